@@ -1,0 +1,1 @@
+"""The five stages; see `llava/stages/stage.py` for what a stage is."""
