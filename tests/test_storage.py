@@ -1,0 +1,146 @@
+"""llava.storage on disk and against two real S3 servers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava import storage
+from llava.errors import StorageError
+from tests.s3_server import S3Server
+
+
+@pytest.fixture(params=["disk", "rclone_s3", "moto_s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "disk":
+        return str(tmp_path / "store")
+    server: S3Server = request.getfixturevalue(request.param)
+    return storage.join(server.uri, "some/prefix")
+
+
+def test_what_is_written_is_read(root: str) -> None:
+    uri = storage.join(root, "a", "b.bin")
+    assert not storage.exists(uri) and storage.size(uri) is None
+    storage.write_bytes(uri, b"0123456789")
+    assert storage.read_bytes(uri) == b"0123456789"
+    assert storage.size(uri) == 10
+    assert storage.exists(uri) and storage.exists(root)
+    storage.write_bytes(uri, b"new")
+    assert storage.read_bytes(uri) == b"new"
+
+
+def test_ranges_are_exact_even_where_the_server_ignores_them(root: str) -> None:
+    uri = storage.join(root, "blob")
+    storage.write_bytes(uri, bytes(range(256)))
+    assert storage.read_range(uri, 10, 5) == bytes(range(10, 15))
+    with pytest.raises(StorageError, match="ends before byte 300"):
+        storage.read_range(uri, 250, 50)
+
+
+def test_listing_is_recursive_sorted_and_stops_at_the_folder_name(root: str) -> None:
+    for name in ("run/b.txt", "run/a/x.txt", "run-other/c.txt"):
+        storage.write_text(storage.join(root, name), name)
+    assert [item.path for item in storage.list_files(storage.join(root, "run"))] == ["a/x.txt", "b.txt"]
+    assert list(storage.list_files(storage.join(root, "nothing"))) == []
+
+
+def test_folders_travel_both_ways_and_are_deleted_whole(root: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "one").write_bytes(b"1")
+    (source / "sub" / "two").write_bytes(b"2" * 100_000)
+    storage.upload(source, storage.join(root, "copy"))
+    back = tmp_path / "back"
+    storage.download(storage.join(root, "copy"), back)
+    assert {p.relative_to(back).as_posix(): p.read_bytes() for p in back.rglob("*") if p.is_file()} == {
+        "one": b"1",
+        "sub/two": b"2" * 100_000,
+    }
+    storage.delete(storage.join(root, "copy"))
+    assert not storage.exists(storage.join(root, "copy"))
+    storage.delete(storage.join(root, "copy"))
+
+
+def test_absent_and_malformed_are_named(root: str) -> None:
+    uri = storage.join(root, "absent.json")
+    for read in (storage.read_bytes, storage.read_text, storage.read_json):
+        with pytest.raises(StorageError, match="absent.json"):
+            read(uri)
+    with pytest.raises(StorageError, match="no such"):
+        storage.as_local(uri)
+    storage.write_text(uri, '{"a": }')
+    with pytest.raises(StorageError, match="absent.json: not JSON.*line 1 column 7"):
+        storage.read_json(uri)
+    storage.write_bytes(uri, b"\xff\xfe")
+    with pytest.raises(StorageError, match="not UTF-8"):
+        storage.read_text(uri)
+
+
+def test_as_local_gives_the_file_or_a_copy(root: str, tmp_path: Path) -> None:
+    storage.write_text(storage.join(root, "model/config.json"), "{}")
+    assert (storage.as_local(storage.join(root, "model")) / "config.json").read_text() == "{}"
+    assert storage.as_local(storage.join(root, "model/config.json"), cache=tmp_path / "cache").read_text() == "{}"
+
+
+def test_wrong_credentials_are_an_error_at_once(rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    storage._client_of.cache_clear()
+    with pytest.raises(StorageError, match="refused with 403") as caught:
+        storage.read_bytes(storage.join(rclone_s3.uri, "x"))
+    assert "wrong" not in str(caught.value)
+
+
+def test_a_store_that_restarts_loses_nothing(rclone_s3: S3Server) -> None:
+    rclone_s3.kill()
+    threading.Timer(2.0, rclone_s3.start_again).start()
+    uri = storage.join(rclone_s3.uri, "kept")
+    storage.write_bytes(uri, b"kept")
+    assert storage.read_bytes(uri) == b"kept"
+
+
+def test_a_store_that_stays_away_is_an_error_at_the_deadline(rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAVA_STORAGE_DEADLINE_S", "1")
+    rclone_s3.kill()
+    with pytest.raises(StorageError, match="did not answer before the deadline"):
+        storage.read_bytes(storage.join(rclone_s3.uri, "x"))
+
+
+def _write_forever(path: str) -> None:
+    while True:
+        storage.write_bytes(path, b"a" * 200_000)
+        storage.write_bytes(path, b"b" * 200_000)
+
+
+def test_a_local_write_is_whole_or_absent_however_the_writer_dies(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for pause in (0.05, 0.11, 0.17):
+        writer = multiprocessing.get_context("spawn").Process(target=_write_forever, args=(str(path),))
+        writer.start()
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(pause)
+        writer.kill()
+        writer.join()
+        assert len(set(path.read_bytes())) == 1 and path.stat().st_size == 200_000
+
+
+def test_unknown_schemes_and_missing_buckets_are_refused() -> None:
+    with pytest.raises(StorageError, match="known schemes"):
+        storage.read_bytes("ftp://host/file")
+    with pytest.raises(StorageError, match="no bucket"):
+        storage.read_bytes("s3:///file")
+
+
+@given(st.lists(st.text("abc/", max_size=5), max_size=4))
+def test_join_never_doubles_or_loses_a_slash(parts: list[str]) -> None:
+    joined = storage.join("s3://bucket/prefix/", *parts)
+    stripped = [part.strip("/") for part in parts if part.strip("/")]
+    assert joined.startswith("s3://bucket/prefix")
+    if stripped:
+        assert joined == "s3://bucket/prefix/" + "/".join(stripped)
