@@ -117,33 +117,38 @@ def all_questions(scene: Scene, kind: str) -> list[Question]:
 
 
 def draw_question(scene: Scene, kind: str, rng: np.random.Generator, answer: str | None = None) -> Question | None:
-    """Draw a question of one kind, with the given answer if one is given; None where the scene has no such question."""
+    """Draw a question of one kind, with the given answer if one is given; None where the scene has no such question.
+
+    The form of words is drawn first and the question among those of that form then, since the forms are of very
+    different number (48 questions of presence name a colour and a kind, 9 a place, 6 a kind).
+    """
     asked = [question for question in all_questions(scene, kind) if answer is None or question.answer == answer]
-    if kind == "presence" and asked:
-        # Forty-eight questions name a colour and a kind, nine a place, six a kind: draw the form first.
-        forms = sorted({_form(question.question) for question in asked})
-        form = forms[int(rng.integers(len(forms)))]
-        asked = [question for question in asked if _form(question.question) == form]
-        asked = _hard_first(scene, asked, rng) if form == "pair" else asked
-    return asked[int(rng.integers(len(asked)))] if asked else None
+    if not asked:
+        return None
+    forms = sorted({_form(question) for question in asked})
+    form = forms[int(rng.integers(len(forms)))]
+    asked = [question for question in asked if _form(question) == form]
+    if kind == "presence" and form == "colour kind" and rng.random() < 0.5:
+        asked = _hard(scene, asked) or asked
+    return asked[int(rng.integers(len(asked)))]
 
 
-def _form(question: str) -> str:
-    if "anything" in question:
-        return "place"
-    return "pair" if any(colour in question.split() for colour in COLOURS) else "kind"
+def _mentions(question: Question) -> set[str]:
+    return set(question.question.rstrip("?").split())
 
 
-def _hard_first(scene: Scene, asked: list[Question], rng: np.random.Generator) -> list[Question]:
-    """Half of the time, keep only the questions whose colour and kind both occur in the scene, if there are any."""
+def _form(question: Question) -> str:
+    """What a question names: a colour, a kind, both, or neither (then a place, or the picture as a whole)."""
+    words = _mentions(question)
+    names_kind = bool(words & {*KINDS, *map(plural, KINDS)})
+    return " ".join(["colour"] * bool(words & set(COLOURS)) + ["kind"] * names_kind)
+
+
+def _hard(scene: Scene, asked: list[Question]) -> list[Question]:
+    """The questions whose colour and kind both occur in the scene, together or apart."""
     colours = {shape.colour for shape in scene.shapes}
     kinds = {shape.kind for shape in scene.shapes}
-    hard = [
-        question
-        for question in asked
-        if colours & set(question.question.split()) and kinds & set(question.question.rstrip("?").split())
-    ]
-    return hard if hard and rng.random() < 0.5 else asked
+    return [question for question in asked if colours & _mentions(question) and kinds & _mentions(question)]
 
 
 def answers_of(kind: str) -> tuple[str, ...]:
