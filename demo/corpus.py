@@ -1,0 +1,106 @@
+"""Text of the demo world, without pictures: what its small language model reads before it is ever shown one.
+
+Three kinds of document, all about scenes told in words: captions of one scene, dialogues in the Vicuna v1 template
+whose first turn holds the scene told in words where a picture will stand later, and the same with a request to
+describe it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from demo.captions import caption, five_captions
+from demo.questions import QUESTION_KINDS, draw_question
+from demo.scenes import PLACES, Scene, sample_scene
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+"""System text of the Vicuna v1 template."""
+
+DESCRIBE: tuple[str, ...] = (
+    "Describe the picture.",
+    "Describe this image in detail.",
+    "What is in the picture?",
+    "What can you see in this image?",
+    "Give a short description of the picture.",
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a document; ``answer`` marks what follows from what stands before it."""
+
+    text: str
+    answer: bool
+
+
+def told_as_sentence(scene: Scene, rng: np.random.Generator) -> str:
+    """The whole truth as one of the world's captions."""
+    return caption(scene, rng, size=True, place=True, count=bool(rng.integers(2)))
+
+
+def told_as_list(scene: Scene, rng: np.random.Generator) -> str:
+    """The whole truth as a list in reading order: ``top left large red circle; center small blue star``."""
+    return "; ".join(f"{shape.place} {shape.size} {shape.colour} {shape.kind}" for shape in scene.shapes) + "."
+
+
+def told_as_map(scene: Scene, rng: np.random.Generator) -> str:
+    """The whole truth cell by cell, the empty ones too: ``- - large red circle - ...``."""
+    by_cell = {shape.cell: f"{shape.size} {shape.colour} {shape.kind}" for shape in scene.shapes}
+    return " ".join(by_cell.get(cell, "-") for cell in range(len(PLACES)))
+
+
+_TELLINGS: tuple[Callable[[Scene, np.random.Generator], str], ...] = (told_as_sentence, told_as_list, told_as_map)
+
+
+def tell(scene: Scene, rng: np.random.Generator) -> str:
+    """Tell a scene in words, in one of three ways."""
+    return _TELLINGS[int(rng.integers(len(_TELLINGS)))](scene, rng)
+
+
+def questions_and_answers(scene: Scene, rng: np.random.Generator, number: int) -> list[tuple[str, str]]:
+    """Draw at most ``number`` different questions, all kinds equally likely, yes and no too."""
+    asked: dict[str, str] = {}
+    for _ in range(3 * number):  # scenes with one shape have few questions of some kinds: give up in the end
+        kind = QUESTION_KINDS[int(rng.integers(len(QUESTION_KINDS)))]
+        answer = ("yes", "no")[int(rng.integers(2))] if kind == "presence" else None
+        if drawn := draw_question(scene, kind, rng, answer):
+            asked.setdefault(drawn.question, drawn.answer)
+        if len(asked) == number:
+            break
+    return list(asked.items())
+
+
+def dialogue(scene: Scene, rng: np.random.Generator, turns: int) -> list[Span]:
+    """A dialogue in the v1 template about a scene told in words; one in five opens with a request to describe it."""
+    pairs = questions_and_answers(scene, rng, turns)
+    if rng.random() < 0.2:
+        whole = caption(scene, rng, size=True, place=True, count=bool(rng.integers(2)), shuffled=False)
+        pairs[0] = (DESCRIBE[int(rng.integers(len(DESCRIBE)))], whole)
+    spans: list[Span] = []
+    opening = f"{SYSTEM} USER: {tell(scene, rng)}\n"
+    for question, answer in pairs:
+        spans.append(Span(f"{opening}{question} ASSISTANT:", False))
+        spans.append(Span(f" {answer}</s>", True))
+        opening = "USER: "
+    return spans
+
+
+def captions_of_one_scene(scene: Scene, rng: np.random.Generator) -> list[Span]:
+    """A scene told in words, then two of its captions, a line each: the ``plain`` template's text."""
+    told = five_captions(scene, rng)
+    return [Span(f"{tell(scene, rng)}\n", False), Span(f"{told[0]}\n", True), Span(f"{told[1]}\n", True)]
+
+
+def document(
+    rng: np.random.Generator, forbidden: Collection[frozenset[tuple[str, str, str, int]]] = (), turns: int = 8
+) -> list[Span]:
+    """Draw a document about a scene that is none of the ``forbidden`` ones: a dialogue, or one in six captions."""
+    while (scene := sample_scene(rng)).signature in forbidden:
+        pass
+    return captions_of_one_scene(scene, rng) if rng.random() < 1 / 6 else dialogue(scene, rng, turns)
