@@ -1,0 +1,79 @@
+# Everything a person runs, each with its own set-up: `make demo` and `make test` work in a fresh clone.
+#   make demo                     train, evaluate and export the small model end to end (runs/demo)
+#   make demo ROOT=s3://bucket/p  the same, artifacts in an S3-compatible store
+#   make test                     the whole suite, but what needs Docker; test-fast: without the slow part
+#   make check                    lint, format, types, floors
+# PYTHON=..., TORCH_BACKEND=cpu, UV_FIND_LINKS=...: see tools/setup_venv.sh
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+EXTRAS ?= expansion,train,export,pipeline,dev
+OUT ?= runs/demo
+ROOT ?=
+PYTEST_ARGS ?=
+comma := ,
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+# pip's setting for extra wheels is uv's too, unless uv has its own.
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+ifneq ($(strip $(UV_FIND_LINKS)),)
+export UV_FIND_LINKS
+endif
+export PYTHON TORCH_BACKEND
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+$(STAMP): pyproject.toml constraints.txt tools/setup_venv.sh
+	@tools/setup_venv.sh $(VENV) $(EXTRAS)
+	@touch $@
+
+.PHONY: install
+install: $(STAMP)
+
+.PHONY: demo
+demo: $(STAMP)
+	@$(BIN)/python -m demo.run --out $(OUT) $(if $(ROOT),--root $(ROOT))
+
+.PHONY: base-models
+base-models: $(STAMP)
+	@$(BIN)/python -m demo.base_models
+
+.PHONY: test
+test: $(STAMP)
+	@$(BIN)/python -m pytest -m "not docker" $(PYTEST_ARGS)
+
+.PHONY: test-fast
+test-fast: $(STAMP)
+	@$(BIN)/python -m pytest -m "not docker and not slow" $(PYTEST_ARGS)
+
+.PHONY: test-docker
+test-docker: $(STAMP)
+	@$(BIN)/python -m pytest -m docker $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: wheel
+wheel: $(STAMP)
+	$(or $(shell command -v uv),$(BIN)/uv) build --wheel --out-dir dist .
+
+.PHONY: clean
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
