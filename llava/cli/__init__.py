@@ -1,0 +1,103 @@
+"""The `llava` command.
+
+Only the module of the command asked for is imported, so `llava --help` and `llava expand --help` answer at once and
+work in an image without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from llava.errors import UserError
+from llava.stages.stage import STAGE_MODULES, load_stage
+
+SUMMARIES = {
+    "expand": "Stage: COCO annotations to training rows, by templates and a teacher",
+    "pretrain": "Stage 1: align the projector; everything else is frozen",
+    "finetune": "Stage 2: train projector and language model on instructions",
+    "evaluate": "Stage: answer a benchmark in batches and score it, beside two baselines",
+    "export": "Stage: vision tower and projector as ONNX, checked against torch",
+    "data": "Check a dataset, pack images into tar shards",
+    "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
+    "merge": "Merge LoRA weights into a plain model directory",
+    "chat": "Ask a trained model about an image",
+}
+USER_ERROR_EXIT = 2
+
+
+def make_app(wanted: str | None) -> typer.Typer:
+    """The command tree, with the command `wanted` complete and every other one as its line in the help."""
+    app = typer.Typer(
+        name="llava",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="LLaVA training, stage by stage.",
+    )
+
+    @app.callback()
+    def root() -> None:
+        """Keeps Typer from making a single command the whole program."""
+
+    for name, summary in SUMMARIES.items():
+        panel = "Stages" if name in STAGE_MODULES else "Tools"
+        if name != wanted:
+            app.command(name, help=summary, rich_help_panel=panel)(_placeholder)
+            continue
+        group = _load(name)
+        single = _single_command(group, name)
+        if single is not None:
+            app.command(name, help=single.help, rich_help_panel=panel)(single.callback)
+        else:
+            app.add_typer(group, name=name, rich_help_panel=panel)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point. Exits 0, or 2 with a message for what the user can put right; other errors keep their traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    try:
+        make_app(wanted)(arguments)
+    except UserError as error:
+        typer.echo(f"llava: {error}", err=True)
+        raise SystemExit(USER_ERROR_EXIT) from None
+    except KeyboardInterrupt:
+        typer.echo("llava: interrupted", err=True)
+        raise SystemExit(130) from None
+
+
+def _load(name: str) -> typer.Typer:
+    if name not in STAGE_MODULES:
+        module = importlib.import_module(f"llava.cli.{name}")
+        assert isinstance(module.app, typer.Typer)
+        return module.app
+    from llava.cli.stages import stage_command
+
+    # A stage may bring subcommands (`llava expand plan`) in a module of its own name.
+    try:
+        group = importlib.import_module(f"llava.cli.{name}").app
+    except ModuleNotFoundError as error:
+        if error.name != f"llava.cli.{name}":
+            raise
+        group = typer.Typer()
+    stage_command(load_stage(name), group)
+    return group
+
+
+def _single_command(group: typer.Typer, name: str) -> Any:
+    """The only command of a module whose app has nothing else: `llava chat`, not `llava chat chat`."""
+    commands = group.registered_commands
+    if len(commands) != 1 or group.registered_groups or group.registered_callback is not None:
+        return None
+    own_name = commands[0].name or (commands[0].callback.__name__ if commands[0].callback else None)
+    return commands[0] if own_name in (name, "main") else None
+
+
+def _placeholder() -> None:
+    """Stands in the help for a command that was not asked for; never called."""

@@ -1,0 +1,120 @@
+"""`llava expand|pretrain|finetune|evaluate|export`: one command per stage, generated from the stage's definition.
+
+A flag exists because a field exists: names, types, defaults and help text come from `Settings`, `Inputs` and `Outputs`.
+Values are checked by those models alone, so a wrong value reads the same here as on a cluster.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from llava import storage
+from llava.config import validate
+from llava.errors import SettingsError
+from llava.stages.fields import choices, default_of, scalar_type
+from llava.stages.numbers import finite_metrics
+from llava.stages.stage import Stage, output_form
+
+_SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}
+
+
+def stage_command(stage: Stage, app: typer.Typer) -> None:
+    """Add the stage's command to `app`: the app itself becomes `llava <stage>`, with room for subcommands."""
+    parameters = [
+        *(_setting(name, info) for name, info in stage.settings.model_fields.items()),
+        *(
+            _option(name, str, info.description or "", "Inputs (paths or URIs)", required=info.is_required())
+            for name, info in stage.inputs.model_fields.items()
+        ),
+        _option(
+            "out",
+            str,
+            "Folder or URI below which every output goes that is not placed by a flag of its own",
+            "Outputs (paths or URIs)",
+        ),
+        *(
+            _option(
+                name,
+                str,
+                f"{info.description or ''} [default: OUT/{name}{_SUFFIX[output_form(info)]}]",
+                "Outputs (paths or URIs)",
+            )
+            for name, info in stage.outputs.model_fields.items()
+        ),
+    ]
+
+    def command(context: typer.Context, **values: Any) -> None:
+        if context.invoked_subcommand is None:
+            run_stage(stage, values)
+
+    # Typer reads a function's signature; this one is made from the fields.
+    context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    command.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (context_parameter, *parameters)}
+    app.callback(invoke_without_command=True, help=stage.summary)(command)
+
+
+def run_stage(stage: Stage, values: dict[str, Any]) -> None:
+    """Validate flags, run the stage, print its numbers and where its outputs are.
+
+    Raises:
+        UserError: a flag is wrong, or whatever the stage found.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = validate(
+        stage.settings, {k: v for k, v in given.items() if k in stage.settings.model_fields}, f"llava {stage.name}"
+    )
+    inputs = validate(
+        stage.inputs, {k: v for k, v in given.items() if k in stage.inputs.model_fields}, f"llava {stage.name}"
+    )
+    places = {}
+    for name, info in stage.outputs.model_fields.items():
+        if name in given:
+            places[name] = given[name]
+        elif "out" in given:
+            places[name] = storage.join(given["out"], name + _SUFFIX[output_form(info)])
+        else:
+            raise SettingsError(
+                f"llava {stage.name}: nowhere to write {name!r}; give --out, or --{name.replace('_', '-')}"
+            )
+    outputs = validate(stage.outputs, places, f"llava {stage.name}")
+
+    start = time.monotonic()
+    result = stage.run(settings, inputs, outputs)
+    seconds = time.monotonic() - start
+    metrics = finite_metrics(stage.name, result.metrics)
+    for name, info in stage.outputs.model_fields.items():
+        if output_form(info) == "metrics":
+            storage.write_json(places[name], metrics)
+    typer.echo(f"{stage.name}: done in {seconds:.0f} s")
+    for metric, value in sorted(metrics.items()):
+        typer.echo(f"  {metric:<28} {value:,.6g}")
+    for name, place in places.items():
+        typer.echo(f"  {name:<28} {place}")
+
+
+def _setting(name: str, info: Any) -> inspect.Parameter:
+    default = default_of(info)
+    text = info.description or ""
+    if choices(info):
+        text += f" ({' | '.join(choices(info))})"
+    if default not in (None, ""):
+        text += f" [default: {default}]"
+    return _option(name, scalar_type(info), text, "Settings", required=info.is_required())
+
+
+def _option(name: str, kind: type, text: str, panel: str, *, required: bool = False) -> inspect.Parameter:
+    # Never required for Typer: a subcommand must not ask for its parent's flags, and the models say what is missing.
+    flag = name.replace("_", "-")
+    declared = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+    option = typer.Option(
+        declared, help=escape(f"{text} [required]" if required else text), rich_help_panel=panel, show_default=False
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
