@@ -1,0 +1,142 @@
+"""Attention over packs: rows laid end to end, each seeing only itself.
+
+Registered with transformers under `NAME` and installed on the language model alone, so that the tower keeps its own.
+The boundaries travel as keyword arguments through every layer: built once on the host, no layer has to find them out.
+
+Shapes: B batch, H query heads, G key/value heads, T tokens, D head width, N document boundaries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAME = "llava_packed"
+
+
+def install(model: nn.Module) -> None:
+    """Let the language model of a LLaVA use the packed attention. Without boundaries it is transformers' own sdpa."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.model.language_model.config._attn_implementation = NAME  # type: ignore[union-attr]
+
+
+def is_installed(model: nn.Module) -> bool:
+    """Whether packs may be given to this model: without the packed attention, rows would see their neighbours."""
+    return bool(model.model.language_model.config._attn_implementation == NAME)  # type: ignore[union-attr]
+
+
+def packed_attention(
+    module: nn.Module,
+    query_BHTD: torch.Tensor,
+    key_BGTD: torch.Tensor,
+    value_BGTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seqlens_N: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each document of a pack (B = 1); transformers' interface, returns (B, T, H, D).
+
+    On CUDA in half precision this is one variable-length kernel (`torch.nn.attention.varlen`, torch >= 2.10). Elsewhere
+    each document is attended to by itself, exactly as if it had come alone.
+    """
+    if cu_seqlens_N is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(
+            module, query_BHTD, key_BGTD, value_BGTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    if query_BHTD.shape[0] != 1 or key_BGTD.shape[2] != query_BHTD.shape[2]:
+        raise RuntimeError(
+            f"a pack is one row without a key/value cache; got batch {query_BHTD.shape[0]}, {query_BHTD.shape[2]} queries, {key_BGTD.shape[2]} keys"
+        )
+    if query_BHTD.is_cuda and query_BHTD.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
+        assert max_seqlen is not None
+        return _varlen(query_BHTD, key_BGTD, value_BGTD, cu_seqlens_N, max_seqlen, scaling, sliding_window), None
+    return _by_document(query_BHTD, key_BGTD, value_BGTD, cu_seqlens_N, dropout, scaling, sliding_window), None
+
+
+def _varlen(
+    query_BHTD: torch.Tensor,
+    key_BGTD: torch.Tensor,
+    value_BGTD: torch.Tensor,
+    cu_seqlens_N: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query_BHTD, key_BGTD, value_BGTD))
+    left = -1 if window is None or window >= longest else window - 1
+    out = varlen_attn(
+        query_THD,
+        key_TGD,
+        value_TGD,
+        cu_seqlens_N,
+        cu_seqlens_N,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(left, 0),
+        enable_gqa=query_THD.shape[1] != key_TGD.shape[1],
+    )
+    assert isinstance(out, torch.Tensor)
+    return out[None]
+
+
+def _by_document(
+    query_BHTD: torch.Tensor,
+    key_BGTD: torch.Tensor,
+    value_BGTD: torch.Tensor,
+    cu_seqlens_N: torch.Tensor,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    bounds = cu_seqlens_N.tolist()
+    gqa = query_BHTD.shape[1] != key_BGTD.shape[1]
+    pieces = []
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        length = end - start
+        if length == 0:
+            continue
+        mask = None
+        if window is not None and window < length:
+            mask = torch.ones(length, length, dtype=torch.bool, device=query_BHTD.device).tril().triu(1 - window)
+        query, key, value = (x[:, :, start:end] for x in (query_BHTD, key_BGTD, value_BGTD))
+        pieces.append(
+            F.scaled_dot_product_attention(
+                query, key, value, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=gqa
+            )
+        )
+    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous()
+
+
+def pack_mask(device: torch.device) -> torch.Tensor:
+    """What a packed forward gives as `attention_mask`: a 4-D tensor, which transformers hands on untouched.
+
+    With None it would look for packs in the positions itself and build a (T, T) mask, which the kernel does not need.
+    """
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+
+
+def padded_mask(attention_mask_BT: torch.Tensor) -> torch.Tensor:
+    """Causal mask (B, 1, T, T), True where attended, of padded rows on either side, built without asking the device anything.
+
+    Padding positions attend to themselves only: a position that attends to nothing would be NaN and spoil gradients.
+    """
+    length = attention_mask_BT.shape[1]
+    causal_TT = torch.ones(length, length, dtype=torch.bool, device=attention_mask_BT.device).tril()
+    diagonal_TT = torch.eye(length, dtype=torch.bool, device=attention_mask_BT.device)
+    return ((causal_TT & attention_mask_BT.bool()[:, None, :]) | diagonal_TT)[:, None]

@@ -1,0 +1,183 @@
+"""Join a CLIP vision tower and a causal language model into the stock LLaVA class, with its processor.
+
+The result is `transformers.LlavaForConditionalGeneration` (or `LlavaNextForConditionalGeneration`), unsubclassed:
+whatever loads a hub LLaVA loads what is trained here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llava.config import ModelRecipe
+from llava.errors import SettingsError
+from llava.model import attention, projector, sources, tokens
+from llava.model.deep_projector import DeepLlavaConfig, DeepLlavaForConditionalGeneration
+from llava.model.processor import build_processor, default_pinpoints
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig, PreTrainedTokenizerBase
+
+__all__ = ["build_config", "build_model", "build_processor"]
+
+
+def build_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig | LlavaNextConfig:
+    """The joined model's configuration, from the two parts' configurations alone.
+
+    Raises:
+        SettingsError: the parts do not fit together.
+    """
+    vision, text = sources.vision_config(recipe.vision_tower), sources.text_config(recipe.language_model)
+    return _join_configs(recipe, tokenizer, vision, text)
+
+
+def build_model(
+    recipe: ModelRecipe,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    meta: bool = False,
+    seed: int = 0,
+) -> LlavaForConditionalGeneration:
+    """Build the model a recipe describes: pretrained tower, pretrained language model, fresh projector.
+
+    Args:
+        recipe: the recipe's `model` section.
+        tokenizer: with `<image>` and a padding token (`tokens.load_tokenizer`, or `build_processor(...).tokenizer`).
+        dtype: of all parameters.
+        device: where they end up.
+        meta: build on the meta device from the configurations alone: shapes, no weights read.
+        seed: of the projector's initialisation; nothing else is random.
+
+    Raises:
+        SettingsError: a part cannot be read, is of the wrong kind, or does not fit the other.
+    """
+    if meta:
+        config = build_config(recipe, tokenizer)
+        with torch.device("meta"):
+            model = _model_class(config)._from_config(config, dtype=dtype)
+        return _prepared(model)
+
+    from transformers import AutoModelForCausalLM, CLIPVisionModel
+
+    tower = _load(
+        CLIPVisionModel, recipe.vision_tower, "model.vision_tower", dtype, sources.vision_config(recipe.vision_tower)
+    )
+    language_model = _load(
+        AutoModelForCausalLM,
+        recipe.language_model,
+        "model.language_model",
+        dtype,
+        sources.text_config(recipe.language_model),
+    )
+    rows = tokens.rows_needed(tokenizer, language_model.get_input_embeddings().weight.shape[0])
+    tied = language_model.config.tie_word_embeddings
+    tokens.resize_rows(language_model.get_input_embeddings(), rows)
+    if not tied:
+        tokens.resize_rows(language_model.get_output_embeddings(), rows)
+
+    config = _join_configs(recipe, tokenizer, tower.config, language_model.config)
+    with torch.device("meta"):
+        model = _model_class(config)._from_config(config, dtype=dtype)
+    model.model.vision_tower = tower
+    model.model.language_model = language_model.get_decoder()
+    model.lm_head = language_model.get_output_embeddings()
+    if tied:
+        model.lm_head.weight = model.model.language_model.get_input_embeddings().weight
+    joint = model.model.multi_modal_projector.to_empty(device="cpu")
+    projector.initialise(joint, recipe.projector, seed)
+    if hasattr(model.model, "image_newline"):
+        _initialise_newline(model, seed)
+    if language_model.can_generate():
+        model.generation_config = language_model.generation_config
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return _prepared(model.to(device))
+
+
+def _join_configs(
+    recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase, vision: Any, text: Any
+) -> LlavaConfig | LlavaNextConfig:
+    from transformers import LlavaConfig, LlavaNextConfig
+
+    projector.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
+    layers = vision.num_hidden_layers
+    if not -layers - 1 <= recipe.vision_feature_layer <= layers:
+        raise SettingsError(
+            f"model.vision_feature_layer: found {recipe.vision_feature_layer}; the tower has {layers} layers, so expected {-layers - 1}..{layers}"
+        )
+    text.vocab_size = tokens.rows_needed(tokenizer, text.vocab_size)
+    text.pad_token_id = tokenizer.pad_token_id
+    # The top-level flag is not read by Llama; a cache would also switch off the isolation of packed rows.
+    text.use_cache = False
+    patches = (vision.image_size // vision.patch_size) ** 2
+    shared: dict[str, Any] = {
+        "vision_config": vision,
+        "text_config": text,
+        "image_token_index": tokens.image_token_id(tokenizer),
+        "image_seq_length": patches + (recipe.vision_feature_select_strategy == "full"),
+        "projector_hidden_act": projector.hidden_act(recipe.projector),
+        "vision_feature_layer": recipe.vision_feature_layer,
+        "vision_feature_select_strategy": recipe.vision_feature_select_strategy,
+        "tie_word_embeddings": text.tie_word_embeddings,
+    }
+    depth = projector.depth_of(recipe.projector)
+    if recipe.architecture == "llava_next":
+        if depth > 2:
+            raise SettingsError(
+                f"model.projector: {recipe.projector} with architecture llava_next is not supported; expected linear, identity or mlp2x_gelu"
+            )
+        grid = recipe.image_grid_pinpoints or default_pinpoints(vision.image_size)
+        return LlavaNextConfig(**shared, image_grid_pinpoints=[list(size) for size in grid])
+    if recipe.image_grid_pinpoints is not None:
+        raise SettingsError(
+            "model.image_grid_pinpoints: only architecture llava_next uses tiles; remove it or set architecture to llava_next"
+        )
+    if depth > 2:
+        return DeepLlavaConfig(**shared, projector_depth=depth)
+    return LlavaConfig(**shared)
+
+
+def _model_class(config: Any) -> Any:
+    from transformers import LlavaForConditionalGeneration, LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    if isinstance(config, DeepLlavaConfig):
+        return DeepLlavaForConditionalGeneration
+    return LlavaNextForConditionalGeneration if isinstance(config, LlavaNextConfig) else LlavaForConditionalGeneration
+
+
+def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any) -> Any:
+    from transformers.utils import logging
+
+    path = sources.resolve(source, field)
+    level = logging.get_verbosity()
+    # A whole CLIP read as its vision half reports every text key; missing keys are what matters, and those raise below.
+    logging.set_verbosity_error()
+    try:
+        model, report = cls.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{field}: {source}: its weights cannot be read: {error}") from error
+    finally:
+        logging.set_verbosity(level)
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise SettingsError(
+            f"{field}: {source}: {len(absent)} weights are missing or of another shape, the first {absent[0]!r}; going on would train noise"
+        )
+    return model
+
+
+def _initialise_newline(model: Any, seed: int) -> None:
+    width = model.config.text_config.hidden_size
+    generator = torch.Generator().manual_seed(seed + 1)
+    value = torch.randn(width, generator=generator) * width**-0.5
+    model.model.image_newline = torch.nn.Parameter(value.to(model.model.image_newline.dtype))
+
+
+def _prepared(model: Any) -> Any:
+    # Grafted parts keep their own configuration objects: one truth, so that a change of one is seen by the other.
+    model.config.text_config = model.model.config.text_config = model.model.language_model.config
+    model.config.vision_config = model.model.config.vision_config = model.model.vision_tower.config
+    attention.install(model)
+    return model.eval()

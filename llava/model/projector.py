@@ -1,0 +1,90 @@
+"""Projectors: from the tower's width to the language model's, in the stock class wherever it can hold them.
+
+| recipe          | stock `LlavaMultiModalProjector`                                                        |
+|-----------------|-----------------------------------------------------------------------------------------|
+| `mlp2x_gelu`    | as it is: linear_1, GELU, linear_2 (LLaVA-1.5, Liu et al. 2023)                          |
+| `linear`        | linear_1 is the matrix W of LLaVA v1; activation `linear`, linear_2 a frozen identity    |
+| `identity`      | both layers frozen identities; the two widths must be equal                              |
+| `mlpNx_gelu`    | N > 2 does not fit: `deep_projector.DeepProjector`, saved with the code that loads it    |
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+
+from llava.errors import SettingsError
+
+
+def depth_of(projector: str) -> int:
+    """Linear layers of the projector: 0 for identity, 1 for linear, N for mlpNx_gelu."""
+    if projector == "identity":
+        return 0
+    if projector == "linear":
+        return 1
+    match = re.fullmatch(r"mlp(\d+)x_gelu", projector)
+    if match is None:
+        raise SettingsError(
+            f"model.projector: found {projector!r}; expected linear, identity, or mlpNx_gelu with N >= 1"
+        )
+    return int(match.group(1))
+
+
+def hidden_act(projector: str) -> str:
+    """The stock config's `projector_hidden_act` for a recipe's projector."""
+    return "gelu" if depth_of(projector) >= 2 else "linear"
+
+
+def check_widths(projector: str, vision_width: int, text_width: int) -> None:
+    """Raises SettingsError where `identity` would join two different widths."""
+    if depth_of(projector) == 0 and vision_width != text_width:
+        raise SettingsError(
+            f"model.projector: identity needs equal widths; the tower has {vision_width}, the language model {text_width}"
+        )
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, projector: str, seed: int) -> None:
+    """Fill a stock projector: `torch.nn.Linear`'s own initialisation from `seed`, exact identities where the kind asks."""
+    linears = [child for child in module.modules() if isinstance(child, nn.Linear)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for linear in linears:
+            linear.reset_parameters()
+    for linear in _identities(module, projector):
+        nn.init.eye_(linear.weight)
+        nn.init.zeros_(linear.bias)
+
+
+def trained_parameters(module: nn.Module, projector: str) -> list[nn.Parameter]:
+    """The projector's parameters that training may move: all but the identities that stand for missing layers."""
+    fixed = {id(parameter) for linear in _identities(module, projector) for parameter in linear.parameters()}
+    return [parameter for parameter in module.parameters() if id(parameter) not in fixed]
+
+
+def kind_of(module: nn.Module) -> str:
+    """The recipe's name for a projector as it stands in a model: read from its structure and identity layers."""
+    from llava.model.deep_projector import DeepProjector
+
+    if isinstance(module, DeepProjector):
+        return f"mlp{len(module.layers)}x_gelu"
+    if (
+        not isinstance(getattr(module, "act", None), nn.Identity)
+        and type(getattr(module, "act", None)).__name__ != "LinearActivation"
+    ):
+        return "mlp2x_gelu"
+    return "identity" if _is_identity(module.linear_1) else "linear"
+
+
+def _identities(module: nn.Module, projector: str) -> list[nn.Linear]:
+    return {0: [module.linear_1, module.linear_2], 1: [module.linear_2]}.get(depth_of(projector), [])  # type: ignore[list-item]
+
+
+def _is_identity(linear: nn.Module) -> bool:
+    weight = linear.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.shape[0] == weight.shape[1] and bool(
+        torch.equal(weight, torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device))
+    )

@@ -1,0 +1,262 @@
+"""Models and projectors on disk or in object storage.
+
+A model is a hub directory: stock `from_pretrained` and `AutoProcessor` load it with no code of ours, and its keys are
+those of the published LLaVA checkpoints (`vision_tower.vision_model.*`, `language_model.model.*`), which other engines
+expect. A model assembled from parts would by itself save `vision_tower.embeddings.*`, which vLLM does not load.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llava import storage
+from llava.errors import SettingsError, StorageError
+from llava.model import attention, deep_projector, projector
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, ProcessorMixin
+
+SHARD_BYTES = 4 * 2**30
+PROJECTOR_FILE = "projector.safetensors"
+PROJECTOR_CONFIG = "projector_config.json"
+_HUB_PREFIXES = (
+    ("model.language_model.", "language_model.model."),
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
+    ("lm_head.", "language_model.lm_head."),
+)
+
+
+def hub_key(name: str) -> str:
+    """The published checkpoints' key for one of the model's parameter names.
+
+    Raises:
+        ValueError: the name belongs to no part of a LLaVA.
+    """
+    for ours, hub in _HUB_PREFIXES:
+        if name.startswith(ours):
+            return hub + name[len(ours) :]
+    raise ValueError(f"{name}: not a parameter of a LLaVA model")
+
+
+def save_model(
+    model: Any,
+    processor: ProcessorMixin,
+    uri: str,
+    *,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write model and processor as a hub directory at a path or URI.
+
+    Adapters, where there are any, are merged into the written weights; the model in memory is not changed.
+
+    Args:
+        model: as `build_model` made it.
+        processor: as `build_processor` made it.
+        uri: directory to write; the caller writes its manifest afterwards.
+        state_dict: whole tensors by parameter name where the model itself holds only a part (ZeRO-3).
+        dtype: of the written floating-point weights; default: as they are.
+        shard_bytes: largest weight file.
+    """
+    from llava.model import lora
+
+    with tempfile.TemporaryDirectory(prefix="llava-save-", dir=_beside(uri)) as scratch:
+        folder = Path(scratch)
+        tensors = lora.merged_state_dict(model, state_dict)
+        _write_weights(_hub_tensors(tensors, model.config.tie_word_embeddings, dtype), folder, shard_bytes)
+        _write_config(model, folder, dtype)
+        processor.save_pretrained(folder)
+        _publish(folder, uri)
+
+
+def load_model(
+    uri: str, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> LlavaForConditionalGeneration:
+    """Load a hub directory with the stock class that its config names, the packed attention installed.
+
+    Args:
+        uri: hub directory (path, s3:// URI) or hub id.
+        dtype: of the parameters; default: as saved.
+        device: where they end up.
+
+    Raises:
+        SettingsError: no LLaVA there, or weights are missing.
+    """
+    from transformers import AutoConfig, LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+
+    from llava.model.sources import resolve
+
+    path = resolve(uri, "model")
+    kind = (
+        json.loads((Path(path) / "config.json").read_text()).get("model_type")
+        if Path(path).is_dir()
+        else AutoConfig.from_pretrained(path).model_type
+    )
+    classes = {
+        "llava": LlavaForConditionalGeneration,
+        "llava_next": LlavaNextForConditionalGeneration,
+        deep_projector.DeepLlavaConfig.model_type: deep_projector.DeepLlavaForConditionalGeneration,
+    }
+    if kind not in classes:
+        raise SettingsError(f"model: {uri} is a {kind!r}; expected one of {', '.join(classes)}")
+    try:
+        model, report = classes[kind].from_pretrained(path, dtype=dtype or "auto", output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"model: {uri}: its weights cannot be read: {error}") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+        raise SettingsError(
+            f"model: {uri}: {len(absent)} weights are missing or of another shape, the first {absent[0]!r}"
+        )
+    attention.install(model)
+    return model.to(device).eval()
+
+
+def save_projector(model: Any, uri: str, *, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write stage 1's result: the projector's tensors under their hub keys, and what it fits (`projector_config.json`)."""
+    from safetensors.torch import save
+
+    whole = state_dict if state_dict is not None else model.state_dict()
+    tensors = {
+        hub_key(name): tensor.detach().cpu().contiguous() for name, tensor in whole.items() if _is_projector(name)
+    }
+    storage.write_bytes(storage.join(uri, PROJECTOR_FILE), save(tensors))
+    storage.write_json(storage.join(uri, PROJECTOR_CONFIG), _projector_facts(model))
+
+
+def load_projector(model: Any, uri: str) -> None:
+    """Put a saved projector into a model, in place.
+
+    Raises:
+        SettingsError: it was trained for another kind, width or tower layer; the message names both sides.
+        StorageError: no projector there, or its bytes are damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    facts, expected = storage.read_json(storage.join(uri, PROJECTOR_CONFIG)), _projector_facts(model)
+    for name, value in expected.items():
+        if facts.get(name) != value:
+            raise SettingsError(
+                f"projector: {uri}: trained with {name} = {facts.get(name)!r}, but this recipe's model has {value!r}; use the recipe it was trained with"
+            )
+    source = storage.join(uri, PROJECTOR_FILE)
+    try:
+        tensors = load(storage.read_bytes(source))
+    except SafetensorError as error:
+        raise StorageError(f"{source}: not a readable safetensors file: {error}") from error
+    own = {hub_key(name): tensor for name, tensor in model.state_dict().items() if _is_projector(name)}
+    if tensors.keys() != own.keys():
+        raise SettingsError(f"projector: {source}: holds {sorted(tensors)}; expected {sorted(own)}")
+    with torch.no_grad():
+        for key, tensor in own.items():
+            if tensor.shape != tensors[key].shape:
+                raise SettingsError(
+                    f"projector: {source}: {key} has shape {tuple(tensors[key].shape)}; expected {tuple(tensor.shape)}"
+                )
+            tensor.copy_(tensors[key])
+
+
+def _is_projector(name: str) -> bool:
+    return "multi_modal_projector." in name or name.endswith("image_newline")
+
+
+def _projector_facts(model: Any) -> dict[str, Any]:
+    return {
+        "projector": projector.kind_of(model.model.multi_modal_projector),
+        "vision_width": model.config.vision_config.hidden_size,
+        "text_width": model.config.text_config.hidden_size,
+        "vision_feature_layer": model.config.vision_feature_layer,
+        "vision_feature_select_strategy": model.config.vision_feature_select_strategy,
+        "architecture": model.config.model_type,
+    }
+
+
+def _hub_tensors(
+    tensors: Mapping[str, torch.Tensor], tied: bool, dtype: torch.dtype | None
+) -> Iterable[tuple[str, torch.Tensor]]:
+    for name, tensor in tensors.items():
+        if tied and name.startswith("lm_head."):
+            continue  # the embedding matrix under another name; the config says so
+        tensor = tensor.detach().to("cpu")
+        yield hub_key(name), tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _write_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int) -> None:
+    from safetensors.torch import save_file
+
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    filled = total = 0
+    for key, tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if shards[-1] and filled + size > shard_bytes:
+            shards.append({})
+            filled = 0
+        shards[-1][key] = tensor.contiguous().clone() if tensor.storage_offset() else tensor.contiguous()
+        filled += size
+        total += size
+    if len(shards) == 1:
+        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    where = {}
+    for index, shard in enumerate(shards, 1):
+        name = f"model-{index:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        where.update(dict.fromkeys(shard, name))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2)
+    )
+
+
+def _write_config(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.text_config.use_cache = True  # off while training, wanted by whoever serves it
+    written = dtype or model.dtype
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = written
+        part._name_or_path = ""  # where it lay on this machine is nobody's business
+    if isinstance(model, deep_projector.DeepLlavaForConditionalGeneration):
+        code = Path(deep_projector.__file__)
+        shutil.copy2(code, folder / f"modeling_{code.name}")
+        module = f"modeling_{code.stem}"
+        config.auto_map = {
+            "AutoConfig": f"{module}.{type(config).__name__}",
+            "AutoModelForImageTextToText": f"{module}.{type(model).__name__}",
+        }
+    config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def _beside(uri: str) -> str | None:
+    # A local target is written on its own disk, so that publishing is a rename and /tmp need not hold a model.
+    if storage.is_remote(uri):
+        return None
+    parent = storage.local_path(uri).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    return str(parent)
+
+
+def _publish(folder: Path, uri: str) -> None:
+    if storage.is_remote(uri):
+        storage.upload(folder, uri)
+        return
+    target = storage.local_path(uri)
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        to = target / path.relative_to(folder)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, to)

@@ -1,0 +1,90 @@
+"""Where a base model comes from: hub id, directory or s3:// URI of a hub directory, turned into something loadable."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llava
+from llava import storage
+from llava.errors import SettingsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.models.clip import CLIPVisionConfig
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+
+
+def resolve(source: str, field: str) -> str:
+    """What `from_pretrained` takes for `source`: a local directory (fetched first when remote) or a hub id.
+
+    A relative path is looked up from the working directory, then from the project's own root, so that the
+    recipes that name the shipped base models work from anywhere.
+
+    Raises:
+        SettingsError: neither a directory with a config.json nor of the form of a hub id.
+        StorageError: nothing stands at the URI.
+    """
+    if storage.is_remote(source) or source.startswith("file://"):
+        return str(_checked(storage.as_local(source), source, field))
+    for candidate in (Path(source), Path(llava.__file__).parent.parent / source):
+        if candidate.exists():
+            return str(_checked(candidate, source, field))
+    if _HUB_ID.match(source):
+        return source
+    raise SettingsError(
+        f"{field}: found {source!r}; expected a directory with a config.json, an s3:// URI of one, or a hub id (owner/name)"
+    )
+
+
+def vision_config(source: str) -> CLIPVisionConfig:
+    """The tower's configuration, from a CLIP or a CLIP vision model.
+
+    Raises:
+        SettingsError: not a CLIP, or it cannot be read.
+    """
+    from transformers.models.clip import CLIPVisionConfig
+
+    config = _config(source, "model.vision_tower")
+    inner = getattr(config, "vision_config", config)
+    if not isinstance(inner, CLIPVisionConfig):
+        raise SettingsError(
+            f"model.vision_tower: {source} is a {config.model_type!r}; expected a CLIP (model_type clip or clip_vision_model)"
+        )
+    return inner
+
+
+def text_config(source: str) -> PreTrainedConfig:
+    """The language model's configuration.
+
+    Raises:
+        SettingsError: it is no causal language model, or it cannot be read.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = _config(source, "model.language_model")
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise SettingsError(
+            f"model.language_model: {source} is a {config.model_type!r}; expected a causal language model such as llama, mistral or qwen2"
+        )
+    return config
+
+
+def _config(source: str, field: str) -> Any:
+    from transformers import AutoConfig
+
+    path = resolve(source, field)
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{field}: {source}: its configuration cannot be read: {error}") from error
+
+
+def _checked(path: Path, source: str, field: str) -> Path:
+    if not (path / "config.json").is_file():
+        raise SettingsError(
+            f"{field}: {source}: no config.json there; expected a hub directory (config.json, weights, tokenizer or preprocessor)"
+        )
+    return path
