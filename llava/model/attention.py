@@ -8,6 +8,7 @@ Shapes: B batch, H query heads, G key/value heads, T tokens, D head width, N doc
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ def packed_attention(
         )
     if query_BHTD.shape[0] != 1 or key_BGTD.shape[2] != query_BHTD.shape[2]:
         raise RuntimeError(
-            f"a pack is one row without a key/value cache; got batch {query_BHTD.shape[0]}, {query_BHTD.shape[2]} queries, {key_BGTD.shape[2]} keys"
+            f"a pack is one row without a key/value cache; got batch {query_BHTD.shape[0]}, "
+            f"{query_BHTD.shape[2]} queries, {key_BGTD.shape[2]} keys"
         )
     if query_BHTD.is_cuda and query_BHTD.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
         assert max_seqlen is not None
@@ -107,7 +109,7 @@ def _by_document(
     bounds = cu_seqlens_N.tolist()
     gqa = query_BHTD.shape[1] != key_BGTD.shape[1]
     pieces = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         length = end - start
         if length == 0:
             continue
@@ -132,7 +134,7 @@ def pack_mask(device: torch.device) -> torch.Tensor:
 
 
 def padded_mask(attention_mask_BT: torch.Tensor) -> torch.Tensor:
-    """Causal mask (B, 1, T, T), True where attended, of padded rows on either side, built without asking the device anything.
+    """Causal mask (B, 1, T, T), True where attended, of rows padded on either side; asks the device for nothing.
 
     Padding positions attend to themselves only: a position that attends to nothing would be NaN and spoil gradients.
     """

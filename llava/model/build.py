@@ -58,7 +58,7 @@ def build_model(
         config = build_config(recipe, tokenizer)
         with torch.device("meta"):
             model = _model_class(config)._from_config(config, dtype=dtype)
-        return _prepared(model)
+        return _prepared(model, recipe)
 
     from transformers import AutoModelForCausalLM, CLIPVisionModel
 
@@ -93,7 +93,7 @@ def build_model(
     if language_model.can_generate():
         model.generation_config = language_model.generation_config
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return _prepared(model.to(device))
+    return _prepared(model.to(device), recipe)
 
 
 def _join_configs(
@@ -105,7 +105,8 @@ def _join_configs(
     layers = vision.num_hidden_layers
     if not -layers - 1 <= recipe.vision_feature_layer <= layers:
         raise SettingsError(
-            f"model.vision_feature_layer: found {recipe.vision_feature_layer}; the tower has {layers} layers, so expected {-layers - 1}..{layers}"
+            f"model.vision_feature_layer: found {recipe.vision_feature_layer}; the tower has {layers} layers, "
+            f"so expected {-layers - 1}..{layers}"
         )
     text.vocab_size = tokens.rows_needed(tokenizer, text.vocab_size)
     text.pad_token_id = tokenizer.pad_token_id
@@ -126,13 +127,15 @@ def _join_configs(
     if recipe.architecture == "llava_next":
         if depth > 2:
             raise SettingsError(
-                f"model.projector: {recipe.projector} with architecture llava_next is not supported; expected linear, identity or mlp2x_gelu"
+                f"model.projector: found {recipe.projector} with architecture llava_next; "
+                "expected linear, identity or mlp2x_gelu"
             )
         grid = recipe.image_grid_pinpoints or default_pinpoints(vision.image_size)
         return LlavaNextConfig(**shared, image_grid_pinpoints=[list(size) for size in grid])
     if recipe.image_grid_pinpoints is not None:
         raise SettingsError(
-            "model.image_grid_pinpoints: only architecture llava_next uses tiles; remove it or set architecture to llava_next"
+            "model.image_grid_pinpoints: only architecture llava_next uses tiles; "
+            "remove it or set architecture to llava_next"
         )
     if depth > 2:
         return DeepLlavaConfig(**shared, projector_depth=depth)
@@ -163,7 +166,8 @@ def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any) ->
     absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if absent:
         raise SettingsError(
-            f"{field}: {source}: {len(absent)} weights are missing or of another shape, the first {absent[0]!r}; going on would train noise"
+            f"{field}: {source}: {len(absent)} weights are missing or of another shape, the first {absent[0]!r}; "
+            "going on would train noise"
         )
     return model
 
@@ -175,9 +179,10 @@ def _initialise_newline(model: Any, seed: int) -> None:
     model.model.image_newline = torch.nn.Parameter(value.to(model.model.image_newline.dtype))
 
 
-def _prepared(model: Any) -> Any:
+def _prepared(model: Any, recipe: ModelRecipe) -> Any:
     # Grafted parts keep their own configuration objects: one truth, so that a change of one is seen by the other.
     model.config.text_config = model.model.config.text_config = model.model.language_model.config
     model.config.vision_config = model.model.config.vision_config = model.model.vision_tower.config
+    projector.remember_kind(model.model.multi_modal_projector, recipe.projector)
     attention.install(model)
     return model.eval()

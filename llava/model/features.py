@@ -47,7 +47,8 @@ def image_features(
     tiles = [tiles_of(model.config, size) for size in image_sizes_I2.tolist()]
     if sum(tiles) != projected_IPD.shape[0]:
         raise ValueError(
-            f"{projected_IPD.shape[0]} tiles for images of sizes {image_sizes_I2.tolist()}, which make {tiles}: a tile too many or too few"
+            f"{projected_IPD.shape[0]} tiles for images of sizes {image_sizes_I2.tolist()}, which make {tiles}: "
+            "a tile too many or too few"
         )
     packed, _ = model.model.pack_image_features(
         list(torch.split(projected_IPD, tiles)),

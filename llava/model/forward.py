@@ -2,7 +2,8 @@
 
 Nothing here asks the device for a value, so the host runs ahead of it: counts and boundaries come with the batch.
 
-Shapes: B rows (1 for a pack), T tokens, D text width, K supervised positions, V vocabulary, I images (or tiles), N boundaries.
+Shapes: B rows (1 for a pack), T tokens, D text width, K supervised positions, V vocabulary, I images
+(or tiles), N boundaries.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def _check_counts(placeholder_BT: torch.Tensor, features: int) -> None:
     if found.device.type == "cpu":
         if int(found) != features:
             raise ValueError(
-                f"{int(found)} image placeholders in the ids for {features} visual tokens: images and rows do not belong together"
+                f"{int(found)} image placeholders in the ids for {features} visual tokens: "
+                "images and rows do not belong together"
             )
     elif found.device.type == "cuda":
         torch._assert_async(found == features, "image placeholders and visual tokens differ in number")

@@ -49,7 +49,8 @@ def set_trainable(model: Any, stage: Literal["pretrain", "finetune"], *, train_t
                 parameter.requires_grad_(True)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SettingsError(
-            "model.projector: identity has nothing to train in stage 1; go straight to finetune, or choose linear or mlp2x_gelu"
+            "model.projector: identity has nothing to train in stage 1; "
+            "go straight to finetune, or choose linear or mlp2x_gelu"
         )
 
 

@@ -9,12 +9,14 @@ Shapes: B rows, T ids, S tokens after merging (longest row), D text width, L vis
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
 from llava.model.features import image_features
+from llava.model.row_images import RowImage, assign
 
 IMAGE_TOKEN_INDEX = -200
 IGNORE_INDEX = -100
@@ -72,9 +74,10 @@ def prepare_inputs_labels_for_multimodal(
     Raises:
         ValueError: a row's placeholders and images differ in number, or a flat batch cannot be told apart by row.
     """
-    if images is None or input_ids.shape[1] == 1:
-        if images is None and bool((input_ids == IMAGE_TOKEN_INDEX).any()):
-            raise ValueError("input_ids hold image placeholders (-200), but images is None")
+    has_placeholders = bool((input_ids == IMAGE_TOKEN_INDEX).any())
+    if images is None and has_placeholders:
+        raise ValueError("input_ids hold image placeholders (-200), but images is None")
+    if images is None or (input_ids.shape[1] == 1 and not has_placeholders):
         return Prepared(input_ids, position_ids, attention_mask, past_key_values, None, labels)
     max_length = max_length or getattr(model.config, "tokenizer_model_max_length", None)
     side = padding_side or getattr(model.config, "tokenizer_padding_side", None) or "right"
@@ -87,7 +90,10 @@ def prepare_inputs_labels_for_multimodal(
         else [row[real] for row, real in zip(labels, real_BT, strict=True)]
     )
     wanted = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in rows_ids]
-    features_of_row, unused = _features_by_row(model, images, image_sizes, wanted)
+    by_row, dummies = assign(images, image_sizes, wanted)
+    features = _features(model, [image for row in by_row for image in row] + dummies)
+    ends = [0, *itertools.accumulate(wanted)]
+    features_of_row, unused = [features[a:b] for a, b in itertools.pairwise(ends)], features[ends[-1] :]
 
     embed = model.get_input_embeddings()
     merged = [
@@ -133,73 +139,15 @@ def _merge_row(
     return torch.cat([*pieces, words[start:]]), torch.cat([*piece_labels, labels[start:]])
 
 
-def _features_by_row(
-    model: Any, images: Any, image_sizes: Any, wanted: list[int]
-) -> tuple[list[list[torch.Tensor]], list[torch.Tensor]]:
-    """Visual tokens of each row's images, and those of dummy images that no placeholder takes."""
-    by_row, sizes_by_row, dummies, dummy_sizes = _assign(images, image_sizes, wanted)
-    flat = [image for row in by_row for image in row] + dummies
-    sizes = [size for row in sizes_by_row for size in row] + dummy_sizes
-    if not flat:
-        return [[] for _ in wanted], []
-    tiled = [image[None] if image.ndim == 3 else image for image in flat]
-    anyres = hasattr(model.model, "image_newline")
-    if anyres and image_sizes is None:
-        raise ValueError("LLaVA-NeXT needs image_sizes: its tiles are laid out by the original height and width")
+def _features(model: Any, images: list[RowImage]) -> list[torch.Tensor]:
+    """Visual tokens (L, D) of each image, tiles joined."""
+    if not images:
+        return []
+    tiled = [image.pixels[None] if image.pixels.ndim == 3 else image.pixels for image in images]
     stacked = torch.cat([tiles.to(model.device) for tiles in tiled])
-    if anyres:
-        features = image_features(model, stacked, torch.tensor([[int(x) for x in size] for size in sizes]))
-    else:
-        per_tile = image_features(model, stacked)
-        features, start = [], 0
-        for tiles in tiled:
-            features.append(torch.stack(per_tile[start : start + len(tiles)]).flatten(0, 1))
-            start += len(tiles)
-    split, start = [], 0
-    for count in wanted:
-        split.append(features[start : start + count])
-        start += count
-    return split, features[start:]
-
-
-def _assign(
-    images: Any, image_sizes: Any, wanted: list[int]
-) -> tuple[list[list[torch.Tensor]], list[list[Any]], list[torch.Tensor], list[Any]]:
-    """Which images belong to which row: (by row, their sizes, dummies, their sizes). Raises ValueError on any doubt."""
-    if not isinstance(images, torch.Tensor) and any(
-        entry is None or isinstance(entry, (list, tuple)) for entry in images
-    ):
-        rows = [list(entry) if entry is not None else [] for entry in images]
-        if len(rows) != len(wanted):
-            raise ValueError(f"images has {len(rows)} rows for {len(wanted)} rows of input_ids")
-        found = [len(row) for row in rows]
-        if found != wanted:
-            row = next(i for i in range(len(wanted)) if found[i] != wanted[i])
-            raise ValueError(f"row {row} has {wanted[row]} image placeholders (-200) and {found[row]} images")
-        sizes = (
-            [list(entry) if entry is not None else [] for entry in image_sizes]
-            if image_sizes is not None
-            else [[None] * n for n in found]
-        )
-        return rows, sizes, [], []
-    flat = list(images)
-    flat_sizes = list(image_sizes) if image_sizes is not None else [None] * len(flat)
-    if len(flat) == len(wanted):
-        if max(wanted) > 1:
-            row = wanted.index(max(wanted))
-            raise ValueError(
-                f"row {row} has {wanted[row]} image placeholders (-200), and images is a flat batch of one image a row; "
-                "give each row its own list of images"
-            )
-        rows = [[image] if count else [] for image, count in zip(flat, wanted, strict=True)]
-        sizes = [[size] if count else [] for size, count in zip(flat_sizes, wanted, strict=True)]
-        dummies = [(image, size) for image, size, count in zip(flat, flat_sizes, wanted, strict=True) if not count]
-        return rows, sizes, [image for image, _ in dummies], [size for _, size in dummies]
-    if len(flat) != sum(wanted):
-        raise ValueError(f"{len(flat)} images for {sum(wanted)} image placeholders (-200) in rows that hold {wanted}")
-    rows, sizes, start = [], [], 0
-    for count in wanted:
-        rows.append(flat[start : start + count])
-        sizes.append(flat_sizes[start : start + count])
-        start += count
-    return rows, sizes, [], []
+    if hasattr(model.model, "image_newline"):
+        if any(image.size is None for image in images):
+            raise ValueError("LLaVA-NeXT needs image_sizes: its tiles are laid out by the original height and width")
+        return image_features(model, stacked, torch.tensor([[int(x) for x in image.size] for image in images]))
+    per_tile = iter(image_features(model, stacked))
+    return [torch.stack(list(itertools.islice(per_tile, len(tiles)))).flatten(0, 1) for tiles in tiled]

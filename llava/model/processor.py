@@ -1,4 +1,4 @@
-"""The processor a checkpoint is trained with and saved with: tokenizer, image settings, chat template, visual token count.
+"""The processor a checkpoint is trained and saved with: tokenizer, image settings, chat template, visual token count.
 
 Serving engines do `processor(text=..., images=...)` and nothing else, so whatever training did to text and pixels
 has to be in here: padding to a square or cropping, the tower's size, mean and deviation, the template.
@@ -27,7 +27,7 @@ class ChatTemplate(Protocol):
 def build_processor(
     recipe: ModelRecipe, template: ChatTemplate | str | None, image_aspect_ratio: Literal["pad", "crop"]
 ) -> LlavaProcessor | LlavaNextProcessor:
-    """The processor for a recipe: `.tokenizer` has `<image>` and a padding token, `.image_processor` the tower's settings.
+    """The processor for a recipe: with tokenizer (`<image>` and padding token added) and image settings.
 
     Args:
         recipe: the recipe's `model` section.
@@ -64,7 +64,7 @@ def build_processor(
 
 
 def default_pinpoints(image_size: int) -> list[tuple[int, int]]:
-    """LLaVA-NeXT's resolutions for a tower of `image_size`: 1x2, 2x1, 2x2, 3x1 and 1x3 tiles, as (height, width) in pixels."""
+    """LLaVA-NeXT's resolutions, (height, width) in pixels: 1x2, 2x1, 2x2, 3x1 and 1x3 tiles of `image_size`."""
     return [(rows * image_size, columns * image_size) for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
 
 

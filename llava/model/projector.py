@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from llava.errors import SettingsError
+from llava.model.deep_projector import DeepProjector
 
 
 def depth_of(projector: str) -> int:
@@ -41,13 +42,14 @@ def check_widths(projector: str, vision_width: int, text_width: int) -> None:
     """Raises SettingsError where `identity` would join two different widths."""
     if depth_of(projector) == 0 and vision_width != text_width:
         raise SettingsError(
-            f"model.projector: identity needs equal widths; the tower has {vision_width}, the language model {text_width}"
+            f"model.projector: identity needs equal widths; the tower has {vision_width}, "
+            f"the language model {text_width}"
         )
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, projector: str, seed: int) -> None:
-    """Fill a stock projector: `torch.nn.Linear`'s own initialisation from `seed`, exact identities where the kind asks."""
+    """Fill a projector: `torch.nn.Linear`'s own initialisation from `seed`, exact identities where the kind asks."""
     linears = [child for child in module.modules() if isinstance(child, nn.Linear)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -65,15 +67,25 @@ def trained_parameters(module: nn.Module, projector: str) -> list[nn.Parameter]:
 
 
 def kind_of(module: nn.Module) -> str:
-    """The recipe's name for a projector as it stands in a model: read from its structure and identity layers."""
-    from llava.model.deep_projector import DeepProjector
+    """The recipe's name for a projector as it stands in a model, as `remember_kind` read it."""
+    kind = getattr(module, "llava_kind", None) or _kind_from_structure(module)
+    assert isinstance(kind, str)
+    return kind
 
+
+def remember_kind(module: nn.Module, projector: str | None = None) -> None:
+    """Note the kind, given or read from whole weights: on the meta device and under ZeRO-3 it can no longer be read."""
+    if projector is None:
+        kind = _kind_from_structure(module)
+    else:
+        kind = "linear" if depth_of(projector) == 1 else projector
+    module.llava_kind = kind  # type: ignore[assignment]
+
+
+def _kind_from_structure(module: nn.Module) -> str:
     if isinstance(module, DeepProjector):
         return f"mlp{len(module.layers)}x_gelu"
-    if (
-        not isinstance(getattr(module, "act", None), nn.Identity)
-        and type(getattr(module, "act", None)).__name__ != "LinearActivation"
-    ):
+    if type(module.act).__name__ != "LinearActivation":
         return "mlp2x_gelu"
     return "identity" if _is_identity(module.linear_1) else "linear"
 

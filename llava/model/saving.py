@@ -120,12 +120,13 @@ def load_model(
         raise SettingsError(
             f"model: {uri}: {len(absent)} weights are missing or of another shape, the first {absent[0]!r}"
         )
+    projector.remember_kind(model.model.multi_modal_projector)
     attention.install(model)
     return model.to(device).eval()
 
 
 def save_projector(model: Any, uri: str, *, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Write stage 1's result: the projector's tensors under their hub keys, and what it fits (`projector_config.json`)."""
+    """Write stage 1's result: the projector's tensors under hub keys, and what it fits (`projector_config.json`)."""
     from safetensors.torch import save
 
     whole = state_dict if state_dict is not None else model.state_dict()
@@ -150,7 +151,8 @@ def load_projector(model: Any, uri: str) -> None:
     for name, value in expected.items():
         if facts.get(name) != value:
             raise SettingsError(
-                f"projector: {uri}: trained with {name} = {facts.get(name)!r}, but this recipe's model has {value!r}; use the recipe it was trained with"
+                f"projector: {uri}: trained with {name} = {facts.get(name)!r}, but this recipe's model has {value!r}; "
+                "use the recipe it was trained with"
             )
     source = storage.join(uri, PROJECTOR_FILE)
     try:

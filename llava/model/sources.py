@@ -35,7 +35,8 @@ def resolve(source: str, field: str) -> str:
     if _HUB_ID.match(source):
         return source
     raise SettingsError(
-        f"{field}: found {source!r}; expected a directory with a config.json, an s3:// URI of one, or a hub id (owner/name)"
+        f"{field}: found {source!r}; expected a directory with a config.json, an s3:// URI of one, "
+        "or a hub id (owner/name)"
     )
 
 
@@ -51,7 +52,8 @@ def vision_config(source: str) -> CLIPVisionConfig:
     inner = getattr(config, "vision_config", config)
     if not isinstance(inner, CLIPVisionConfig):
         raise SettingsError(
-            f"model.vision_tower: {source} is a {config.model_type!r}; expected a CLIP (model_type clip or clip_vision_model)"
+            f"model.vision_tower: {source} is a {config.model_type!r}; "
+            "expected a CLIP (model_type clip or clip_vision_model)"
         )
     return inner
 
@@ -67,7 +69,8 @@ def text_config(source: str) -> PreTrainedConfig:
     config = _config(source, "model.language_model")
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise SettingsError(
-            f"model.language_model: {source} is a {config.model_type!r}; expected a causal language model such as llama, mistral or qwen2"
+            f"model.language_model: {source} is a {config.model_type!r}; "
+            "expected a causal language model such as llama, mistral or qwen2"
         )
     return config
 
@@ -85,6 +88,7 @@ def _config(source: str, field: str) -> Any:
 def _checked(path: Path, source: str, field: str) -> Path:
     if not (path / "config.json").is_file():
         raise SettingsError(
-            f"{field}: {source}: no config.json there; expected a hub directory (config.json, weights, tokenizer or preprocessor)"
+            f"{field}: {source}: no config.json there; "
+            "expected a hub directory (config.json, weights, tokenizer or preprocessor)"
         )
     return path
