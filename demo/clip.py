@@ -14,7 +14,6 @@ import io
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from demo.captions import caption, five_captions
 from demo.language_model import cosine
-from demo.scenes import COLOURS, KINDS, PLACES, SIZES, Scene, render, sample_scene
+from demo.scenes import COLOURS, KINDS, PLACES, SIZES, Scene, Signature, jpeg_bytes, render, sample_scene
 from demo.vocabulary import CLIP_CONTEXT, clip_tokenizer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -69,17 +68,14 @@ class Captioner(nn.Module):
         length = ids_BT.shape[1]
         causal_TT = nn.Transformer.generate_square_subsequent_mask(length)
         hidden_BTD = self.tokens(ids_BT) + self.positions[:length]
-        hidden_BTD = self.decoder(
-            hidden_BTD, self.memory_norm(patches_BPD), tgt_mask=causal_TT, tgt_is_causal=True
-        )
+        hidden_BTD = self.decoder(hidden_BTD, self.memory_norm(patches_BPD), tgt_mask=causal_TT, tgt_is_causal=True)
         return functional.linear(hidden_BTD, self.tokens.weight)
 
 
 def as_seen(scene: Scene, rng: np.random.Generator, resolution: int) -> np.ndarray:
     """The scene as the tower will see it, ``(H, W, 3)`` uint8: rendered, through JPEG, resized as by the processor."""
-    buffer = io.BytesIO()
-    render(scene, rng).save(buffer, format="JPEG", quality=90, subsampling=0)
-    return np.asarray(Image.open(buffer).resize((resolution, resolution), Image.Resampling.BICUBIC))
+    picture = Image.open(io.BytesIO(jpeg_bytes(render(scene, rng))))
+    return np.asarray(picture.resize((resolution, resolution), Image.Resampling.BICUBIC))
 
 
 def normalised(pixels_BHW3: torch.Tensor) -> torch.Tensor:
@@ -127,7 +123,7 @@ def build_clip(plan: ClipPlan, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
 
 
 def train_clip(
-    plan: ClipPlan, seed: int, forbidden: Collection[frozenset[tuple[str, str, str, int]]] = ()
+    plan: ClipPlan, seed: int, forbidden: Collection[Signature] = ()
 ) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
     """Train tokenizer and model on ``plan.scenes`` pictures, none of which shows a scene of ``forbidden``."""
     rng = np.random.default_rng([seed, 12])
@@ -148,9 +144,7 @@ def train_clip(
     for step in range(plan.steps):
         rows = [int(row) for row in rng.integers(len(scenes), size=plan.batch)]
         told = [caption(scenes[row], rng, size=True, place=True, count=bool(rng.integers(2))) for row in rows]
-        ordered = [
-            caption(scenes[row], rng, size=True, place=True, count=True, shuffled=False) for row in rows
-        ]
+        ordered = [caption(scenes[row], rng, size=True, place=True, count=True, shuffled=False) for row in rows]
         ids_BT, mask_BT = _encode(tokenizer, told)
         vision = model.vision_model(pixel_values=normalised(pixels_NHW3[rows]), output_hidden_states=True)
         text = model.text_model(input_ids=ids_BT, attention_mask=mask_BT)

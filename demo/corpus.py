@@ -14,7 +14,7 @@ import numpy as np
 
 from demo.captions import caption, five_captions
 from demo.questions import QUESTION_KINDS, draw_question
-from demo.scenes import PLACES, Scene, sample_scene
+from demo.scenes import PLACES, Scene, Signature, sample_scene
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -97,9 +97,7 @@ def captions_of_one_scene(scene: Scene, rng: np.random.Generator) -> list[Span]:
     return [Span(f"{tell(scene, rng)}\n", False), Span(f"{told[0]}\n", True), Span(f"{told[1]}\n", True)]
 
 
-def document(
-    rng: np.random.Generator, forbidden: Collection[frozenset[tuple[str, str, str, int]]] = (), turns: int = 8
-) -> list[Span]:
+def document(rng: np.random.Generator, forbidden: Collection[Signature] = (), turns: int = 8) -> list[Span]:
     """Draw a document about a scene that is none of the ``forbidden`` ones: a dialogue, or one in six captions."""
     while (scene := sample_scene(rng)).signature in forbidden:
         pass

@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from demo.corpus import Span, document
+from demo.scenes import Signature
 from demo.vocabulary import llama_tokenizer
 
 _CONTEXT_WEIGHT = 0.1
@@ -56,7 +57,7 @@ def _batch(
     rng: np.random.Generator,
     tokenizer: PreTrainedTokenizerFast,
     size: int,
-    forbidden: Collection[frozenset[tuple[str, str, str, int]]],
+    forbidden: Collection[Signature],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     rows = [encode_document(document(rng, forbidden), tokenizer) for _ in range(size)]
     longest = max(len(ids) for ids, _ in rows)
@@ -76,7 +77,7 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 
 
 def train_language_model(
-    plan: LanguageModelPlan, seed: int, forbidden: Collection[frozenset[tuple[str, str, str, int]]] = ()
+    plan: LanguageModelPlan, seed: int, forbidden: Collection[Signature] = ()
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Train tokenizer and model. No document tells a scene of ``forbidden``."""
     rng = np.random.default_rng([seed, 11])
@@ -108,9 +109,7 @@ def train_language_model(
     for step in range(plan.steps):
         ids_BT, weights_BT = _batch(rng, tokenizer, plan.batch, forbidden)
         logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-        losses_N = functional.cross_entropy(
-            logits_BTV[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none"
-        )
+        losses_N = functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
         weights_N = weights_BT[:, 1:].flatten()
         loss = (losses_N * weights_N).sum() / weights_N.sum()
         loss.backward()

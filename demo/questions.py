@@ -50,9 +50,7 @@ def _shape_questions(scene: Scene) -> list[Question]:
         for shape in scene.shapes
         if colours.count(shape.colour) == 1
     ]
-    by_place = [
-        Question("shape", f"What shape is {place_phrase(shape.place)}?", shape.kind) for shape in scene.shapes
-    ]
+    by_place = [Question("shape", f"What shape is {place_phrase(shape.place)}?", shape.kind) for shape in scene.shapes]
     return by_colour + by_place
 
 

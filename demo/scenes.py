@@ -8,6 +8,7 @@ Legend: N vertices; H, W pixels (H = W = SIDE).
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,9 @@ PLACES: tuple[str, ...] = (
     "bottom right",
 )
 """Cells of the grid in reading order."""
+
+Signature = frozenset[tuple[str, str, str, int]]
+"""What a scene shows: kind, colour, size and cell of each shape."""
 
 _COUNT_WEIGHTS = (0.2, 0.3, 0.3, 0.2)
 _SUPERSAMPLING = 4
@@ -85,7 +89,7 @@ class Scene:
     shapes: tuple[Shape, ...]
 
     @property
-    def signature(self) -> frozenset[tuple[str, str, str, int]]:
+    def signature(self) -> Signature:
         """What the scene shows, without the jitter: two scenes with one signature look alike."""
         return frozenset((shape.kind, shape.colour, shape.size, shape.cell) for shape in self.shapes)
 
@@ -168,3 +172,10 @@ def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
         pixels_HW3 = pixels_HW3 * (1 - cover_HW1) + colour_3 * cover_HW1
     pixels_HW3 = pixels_HW3 + rng.normal(0, 5, size=pixels_HW3.shape)
     return Image.fromarray(np.clip(np.rint(pixels_HW3), 0, 255).astype(np.uint8))
+
+
+def jpeg_bytes(picture: Image.Image) -> bytes:
+    """The picture as a JPEG file: quality 90, colour not subsampled (4:4:4), so that small shapes keep theirs."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=90, subsampling=0)
+    return buffer.getvalue()

@@ -19,7 +19,7 @@ CLIP_CONTEXT = 77
 
 
 def llama_tokenizer(texts: Iterable[str], *, pieces: int = 560) -> PreTrainedTokenizerFast:
-    """Train a Llama-style tokenizer: ``<unk>``, ``<s>``, ``</s>``, ``<pad>``, 256 bytes, then at most ``pieces`` pieces.
+    """Train a Llama-style tokenizer: ``<unk> <s> </s> <pad>``, 256 bytes, then at most ``pieces`` pieces.
 
     No piece crosses a line break or punctuation, so a newline is always the single byte token ``<0x0A>``.
     """

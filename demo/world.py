@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 
 from demo.captions import five_captions
 from demo.questions import QUESTION_KINDS, answers_of, draw_question
-from demo.scenes import KINDS, SIDE, Scene, render, sample_scene
+from demo.scenes import KINDS, SIDE, Scene, Signature, jpeg_bytes, render, sample_scene
 
 QUESTIONS_PER_KIND: dict[str, int] = {
     "colour": 160,
@@ -34,7 +34,6 @@ QUESTIONS_PER_KIND: dict[str, int] = {
 """Questions of each kind for 300 held-out scenes; other numbers of scenes scale them."""
 
 _SPLITS = {"val": 0, "train": 1}
-_JPEG = {"format": "JPEG", "quality": 90, "subsampling": 0}  # 4:4:4: small shapes keep their colour
 _LICENSE = {"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
 
 
@@ -58,7 +57,12 @@ def generator(seed: int, split: str, index: int, purpose: int) -> np.random.Gene
 
 def held_out_scenes(seed: int, count: int) -> list[Scene]:
     """The scenes of the held-out split; no two of them show the same."""
-    return list(_distinct_scenes(seed, "val", count, set()))
+    scenes: list[Scene] = []
+    seen: set[Signature] = set()
+    for index in range(count):
+        scenes.append(_scene_outside(generator(seed, "val", index, 0), seen))
+        seen.add(scenes[-1].signature)
+    return scenes
 
 
 def training_scenes(seed: int, count: int, held_out: Sequence[Scene]) -> list[Scene]:
@@ -67,19 +71,10 @@ def training_scenes(seed: int, count: int, held_out: Sequence[Scene]) -> list[Sc
     return [_scene_outside(generator(seed, "train", index, 0), forbidden) for index in range(count)]
 
 
-def _scene_outside(rng: np.random.Generator, forbidden: set[frozenset[tuple[str, str, str, int]]]) -> Scene:
+def _scene_outside(rng: np.random.Generator, forbidden: Collection[Signature]) -> Scene:
     while (scene := sample_scene(rng)).signature in forbidden:
         pass
     return scene
-
-
-def _distinct_scenes(
-    seed: int, split: str, count: int, seen: set[frozenset[tuple[str, str, str, int]]]
-) -> Iterator[Scene]:
-    for index in range(count):
-        scene = _scene_outside(generator(seed, split, index, 0), seen)
-        seen.add(scene.signature)
-        yield scene
 
 
 def _header(split: str, pictures: Sequence[Picture]) -> dict[str, Any]:
@@ -111,7 +106,7 @@ def _header(split: str, pictures: Sequence[Picture]) -> dict[str, Any]:
 
 def captions_document(seed: int, split: str, pictures: Sequence[Picture]) -> dict[str, Any]:
     """The content of ``captions_{split}2017.json``: five captions a picture."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for index, picture in enumerate(pictures):
         for text in five_captions(picture.scene, generator(seed, split, index, 1)):
             annotations.append({"image_id": picture.image_id, "id": len(annotations) + 1, "caption": text})
@@ -120,7 +115,7 @@ def captions_document(seed: int, split: str, pictures: Sequence[Picture]) -> dic
 
 def instances_document(split: str, pictures: Sequence[Picture]) -> dict[str, Any]:
     """The content of ``instances_{split}2017.json``: a box, an outline and a category a shape."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for picture in pictures:
         for shape in picture.scene.shapes:
             annotations.append(
@@ -177,7 +172,8 @@ def write_world(out: Path, *, train: int = 3000, held_out: int = 300, seed: int 
         folder = out / f"{split}2017"
         folder.mkdir(exist_ok=True)
         for index, picture in enumerate(pictures):
-            render(picture.scene, generator(seed, split, index, 2)).save(folder / picture.file_name, **_JPEG)
+            drawn = render(picture.scene, generator(seed, split, index, 2))
+            (folder / picture.file_name).write_bytes(jpeg_bytes(drawn))
         _write_json(annotations / f"captions_{split}2017.json", captions_document(seed, split, pictures))
         _write_json(annotations / f"instances_{split}2017.json", instances_document(split, pictures))
         if split == "val":
