@@ -44,16 +44,20 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seqlens_N: torch.Tensor | None = None,
     max_seqlen: int | None = None,
+    padded_rows: bool = False,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document of a pack (B = 1); transformers' interface, returns (B, T, H, D).
 
     On CUDA in half precision this is one variable-length kernel (`torch.nn.attention.varlen`, torch >= 2.10). Elsewhere
-    each document is attended to by itself, exactly as if it had come alone.
+    each document is attended to by itself, exactly as if it had come alone. With `padded_rows`, the mask is
+    `padded_mask`'s, which knows nothing of a layer's sliding window: it is applied here.
     """
     if cu_seqlens_N is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+        if padded_rows and sliding_window is not None and attention_mask is not None:
+            attention_mask = attention_mask & _band(query_BHTD.shape[2], sliding_window, query_BHTD.device)
         return sdpa_attention_forward(
             module, query_BHTD, key_BGTD, value_BGTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -115,7 +119,7 @@ def _by_document(
             continue
         mask = None
         if window is not None and window < length:
-            mask = torch.ones(length, length, dtype=torch.bool, device=query_BHTD.device).tril().triu(1 - window)
+            mask = _band(length, window, query_BHTD.device)
         query, key, value = (x[:, :, start:end] for x in (query_BHTD, key_BGTD, value_BGTD))
         pieces.append(
             F.scaled_dot_product_attention(
@@ -123,6 +127,11 @@ def _by_document(
             )
         )
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous()
+
+
+def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """(T, T), True for the `window` last positions up to and including each one."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
 def pack_mask(device: torch.device) -> torch.Tensor:

@@ -103,10 +103,12 @@ def _join_configs(
 
     projector.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
     layers = vision.num_hidden_layers
-    if not -layers - 1 <= recipe.vision_feature_layer <= layers:
+    layer = recipe.vision_feature_layer
+    # The stock class takes 0 for "none chosen" and fails, so a checkpoint with it could not be served.
+    if not -layers - 1 <= layer <= layers or layer in (0, -layers - 1):
         raise SettingsError(
-            f"model.vision_feature_layer: found {recipe.vision_feature_layer}; the tower has {layers} layers, "
-            f"so expected {-layers - 1}..{layers}"
+            f"model.vision_feature_layer: found {layer}; the tower has {layers} layers, "
+            f"so expected {-layers}..-1 or 1..{layers}"
         )
     text.vocab_size = tokens.rows_needed(tokenizer, text.vocab_size)
     text.pad_token_id = tokenizer.pad_token_id

@@ -42,13 +42,12 @@ def supervised_logits(model: Any, batch: Batch) -> torch.Tensor:
             "a pack was given to a model without the packed attention; call llava.model.attention.install(model) first"
         )
     embeddings_BTD = merged_embeddings(model, batch)
+    more: dict[str, Any]
     if batch.cu_seqlens_N is not None:
-        mask, boundaries = (
-            attention.pack_mask(embeddings_BTD.device),
-            {"cu_seqlens_N": batch.cu_seqlens_N, "max_seqlen": batch.max_seqlen},
-        )
+        mask = attention.pack_mask(embeddings_BTD.device)
+        more = {"cu_seqlens_N": batch.cu_seqlens_N, "max_seqlen": batch.max_seqlen}
     elif batch.attention_mask_BT is not None:
-        mask, boundaries = attention.padded_mask(batch.attention_mask_BT), {}
+        mask, more = attention.padded_mask(batch.attention_mask_BT), {"padded_rows": True}
     else:
         raise ValueError("a batch needs attention_mask_BT (padded) or cu_seqlens_N (packed)")
     hidden_BTD = model.model.language_model(
@@ -56,7 +55,7 @@ def supervised_logits(model: Any, batch: Batch) -> torch.Tensor:
         attention_mask=mask,
         position_ids=batch.position_ids_BT,
         use_cache=False,
-        **boundaries,
+        **more,
     ).last_hidden_state
     hidden_KD = hidden_BTD.flatten(0, 1).index_select(0, batch.target_index_K)
     logits_KV: torch.Tensor = model.lm_head(hidden_KD)

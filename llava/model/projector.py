@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,8 +91,9 @@ def _kind_from_structure(module: nn.Module) -> str:
     return "identity" if _is_identity(module.linear_1) else "linear"
 
 
-def _identities(module: nn.Module, projector: str) -> list[nn.Linear]:
-    return {0: [module.linear_1, module.linear_2], 1: [module.linear_2]}.get(depth_of(projector), [])  # type: ignore[list-item]
+def _identities(module: nn.Module, projector: str) -> list[Any]:
+    names = {0: ["linear_1", "linear_2"], 1: ["linear_2"]}.get(depth_of(projector), [])
+    return [module.get_submodule(name) for name in names]
 
 
 def _is_identity(linear: nn.Module) -> bool:
