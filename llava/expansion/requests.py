@@ -1,0 +1,75 @@
+"""Requests to a teacher, and the ids that make spending repeatable.
+
+An id is a hash over recipe, picture, context, teacher and parameters: the same work has the same id in every run,
+online or in a batch file, so nothing is asked or paid for twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llava.expansion.pictures import Picture
+from llava.expansion.recipe import KindRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One chat completion to ask for.
+
+    Attributes:
+        id: 32 hex digits, `custom_id` in batch files.
+        prefix: messages shared by all requests of the kind (system, few-shot pairs).
+        context: the picture as text, the last user message.
+    """
+
+    id: str
+    kind: str
+    picture: Picture
+    prefix: list[dict[str, str]]
+    context: str
+    model: str
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+    def body(self) -> dict[str, Any]:
+        """The body of `POST /chat/completions`."""
+        return {
+            "model": self.model,
+            "messages": [*self.prefix, {"role": "user", "content": self.context}],
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+        }
+
+
+def requests_of(kind: KindRecipe, model: str, pictures: Iterable[Picture], seed: int) -> Iterator[Request]:
+    """The requests of one kind in the pictures' order; deterministic."""
+    prefix, sampling = kind.prefix(), kind.sampling
+    base = hashlib.sha256(f"{kind.fingerprint()}\n{model}\n".encode())
+    threshold = int(kind.share * 2**64)
+    for picture in pictures:
+        if not kind.context.usable(picture):
+            continue
+        if kind.share < 1.0 and _lot(f"{seed}:{kind.name}:{picture.image}") >= threshold:
+            continue
+        context = kind.context.render(picture)
+        digest = base.copy()
+        digest.update(f"{picture.image}\n{context}".encode())
+        yield Request(
+            digest.hexdigest()[:32], kind.name, picture, prefix, context, model,
+            sampling.temperature, sampling.top_p, sampling.max_tokens,
+        )  # fmt: skip
+
+
+def all_requests(kinds: Sequence[KindRecipe], model: str, pictures: Iterable[Picture], seed: int) -> Iterator[Request]:
+    """Kind after kind, so that a provider's prompt cache stays warm; `pictures` is iterated once per kind."""
+    for kind in kinds:
+        yield from requests_of(kind, model, pictures, seed)
+
+
+def _lot(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,0 +1,51 @@
+"""Find out what an annotations URI holds and open it."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+from llava import storage
+from llava.errors import DataError
+from llava.expansion.pictures import Corpus
+from llava.expansion.sources.coco import CocoCorpus
+
+
+def open_corpus(annotations_uri: str, *, split: str, image_prefix: str, limit: int = 0) -> Corpus:
+    """Open the pictures of a COCO annotations folder, or of comma-separated files.
+
+    Args:
+        annotations_uri: a folder with `captions_<split>*.json` and optionally `instances_<split>*.json`, or files.
+        split: which files of a folder: `train`, `val`, `train2017`.
+        image_prefix: put before each file name.
+        limit: only the first so many pictures; 0: all.
+
+    Raises:
+        DataError: nothing there, or a file is not of a known form.
+    """
+    uris = [uri.strip() for uri in annotations_uri.split(",") if uri.strip()]
+    if not uris:
+        raise DataError("annotations_uri: empty; expected a folder of COCO annotations, or files")
+    if len(uris) == 1 and not _is_file(uris[0]):
+        uris = _of_folder(uris[0], split)
+    captions = [uri for uri in uris if fnmatch(_name(uri), "captions_*.json")]
+    instances = [uri for uri in uris if fnmatch(_name(uri), "instances_*.json")]
+    return CocoCorpus(captions, instances, image_prefix, limit)
+
+
+def _of_folder(folder: str, split: str) -> list[str]:
+    names = [item.path for item in storage.list_files(folder) if "/" not in item.path]
+    found = [
+        name for name in names if fnmatch(name, f"captions_{split}*.json") or fnmatch(name, f"instances_{split}*.json")
+    ]
+    if not any(name.startswith("captions_") for name in found):
+        shown = ", ".join(names[:8]) or "nothing"
+        raise DataError(f"{folder}: no captions_{split}*.json; found {shown}; expected COCO's annotations folder")
+    return [storage.join(folder, name) for name in found]
+
+
+def _is_file(uri: str) -> bool:
+    return storage.size(uri) is not None
+
+
+def _name(uri: str) -> str:
+    return uri.rstrip("/").rsplit("/", 1)[-1]

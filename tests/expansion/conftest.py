@@ -1,0 +1,16 @@
+"""A small demo world in COCO's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo.world import write_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    write_world(root, train=60, held_out=4, seed=5)
+    return root
