@@ -1,0 +1,137 @@
+"""The page a report is: parts in the order they were added, rendered once, with everything escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from llava import __version__, storage
+from llava.report.charts import Bar, bar_chart, histogram, line_chart
+from llava.report.gallery import Card, gallery
+from llava.report.numbers import readable
+
+
+@dataclass(frozen=True)
+class _Part:
+    title: str
+    anchor: str
+    body: Markup
+
+
+class Report:
+    """A self-contained HTML page. Every method adds one part and returns the report, so calls can be chained.
+
+    Text, names and cells are shown as text whatever they contain; only `raw` takes HTML.
+
+    Args:
+        title: the page's heading.
+        subtitle: one line under it, such as where the data came from.
+    """
+
+    def __init__(self, title: str, subtitle: str = "") -> None:
+        self.title = title
+        self.subtitle = subtitle
+        self._parts: list[_Part] = []
+        self._scripts = False
+
+    def text(self, paragraph: str) -> Report:
+        """A paragraph; line breaks are kept."""
+        return self._add("", Markup('<p class="text">{}</p>').format(paragraph))
+
+    def heading(self, title: str) -> Report:
+        """A heading above the parts that follow."""
+        return self._add(title, Markup(""))
+
+    def figures(self, figures: Mapping[str, float | str]) -> Report:
+        """The few numbers that matter, large."""
+        tiles = Markup("").join(
+            Markup("<div><b>{}</b><span>{}</span></div>").format(readable(value), name)
+            for name, value in figures.items()
+        )
+        return self._add("", Markup('<div class="figures">{}</div>').format(tiles))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[float | str | None]]) -> Report:
+        """A table; numbers are set right, None is shown as a dash.
+
+        Raises:
+            ValueError: a row has another number of cells than there are columns.
+        """
+        words = [any(isinstance(row[k], str) for row in rows if len(row) > k) for k in range(len(columns))]
+        head = Markup("").join(
+            Markup('<th class="{}">{}</th>').format("" if word else "number", column)
+            for word, column in zip(words, columns, strict=True)
+        )
+        body = Markup("")
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"table {title!r}: a row has {len(row)} cells for {len(columns)} columns: {row!r}")
+            cells = Markup("").join(
+                Markup('<td class="{}">{}</td>').format(
+                    "" if isinstance(cell, str) else "number", "–" if cell is None else readable(cell)
+                )
+                for cell in row
+            )
+            body += Markup("<tr>{}</tr>").format(cells)
+        table = Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>')
+        return self._add(title, table.format(head, body))
+
+    def line_chart(
+        self, title: str, series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, log_y: bool = False
+    ) -> Report:
+        """Lines over a common x axis; values that are not finite leave a gap."""
+        return self._add(title, line_chart(series, x=x, y=y, log_y=log_y))
+
+    def bar_chart(self, title: str, bars: Sequence[Bar], y: str) -> Report:
+        """Bars, with whiskers where an interval is known; grouped by label where bars name a series."""
+        return self._add(title, bar_chart(bars, y=y))
+
+    def histogram(self, title: str, values: Sequence[float], x: str) -> Report:
+        """How values are distributed."""
+        return self._add(title, histogram(values, x=x))
+
+    def gallery(self, title: str, cards: Sequence[Card]) -> Report:
+        """Pictures with lines and boxes; cards with tags can be filtered in the page."""
+        return self._add(title, gallery(cards, f"g{len(self._parts)}"))
+
+    def raw(self, title: str, html: str, *, scripts: bool = False) -> Report:
+        """HTML taken as it is: the caller has escaped whatever came from outside.
+
+        Args:
+            title: heading, may be empty.
+            html: the part's body.
+            scripts: allow inline scripts in this page; without it the page's policy forbids every script.
+        """
+        self._scripts = self._scripts or scripts
+        return self._add(title, Markup(html))
+
+    def html(self) -> str:
+        """The whole page."""
+        assets = resources.files("llava.report")
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        template = environment.from_string((assets / "page.html.j2").read_text(encoding="utf-8"))
+        return template.render(
+            title=self.title,
+            subtitle=self.subtitle,
+            parts=self._parts,
+            style=Markup((assets / "style.css").read_text(encoding="utf-8")),
+            scripts=self._scripts,
+            version=__version__,
+        )
+
+    def write(self, uri: str) -> None:
+        """Write the page to a path or URI.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        storage.write_text(uri, self.html())
+
+    def _add(self, title: str, body: Markup) -> Report:
+        anchor = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+        self._parts.append(_Part(title, f"{anchor}-{len(self._parts)}" if anchor else "", body))
+        return self

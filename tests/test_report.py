@@ -1,0 +1,226 @@
+"""Reports: everything from outside is text, charts say what they were given, and a real browser shows the page."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from llava.report import Bar, Box, Card, Report
+from llava.report.charts import MOST_POINTS
+from llava.report.numbers import log_ticks, readable, ticks
+
+HOSTILE = (
+    "</title></style><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">'\"{{7*7}}"
+)
+OURS = set(
+    ["html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "p", "section", "div", "b", "span", "table", "thead", "tbody", "tr", "th", "td", "i", "svg", "line", "text", "polyline", "circle", "rect", "g", "footer", "label", "input", "img"]
+)
+VOID = {"meta", "img", "br", "input", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails where tags do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def of(self, tag: str, kind: str | None = None) -> list[dict[str, str | None]]:
+        return [
+            attrs for name, attrs in self.tags if name == tag and (kind is None or kind in (attrs.get("class") or ""))
+        ]
+
+
+def full_report(text: str) -> Report:
+    picture = Image.new("RGB", (96, 64), (200, 30, 30))
+    report = Report(text, text).text(text).heading(text).figures({text: 0.5, "said": text})
+    report.table(text, [text, "n"], [[text, 3], [text, None]])
+    report.line_chart(text, {text: [(0, 1), (1, 2)], text + "b": [(0, 2)]}, x=text, y=text)
+    report.bar_chart(text, [Bar(text, 0.5, 0.4, 0.6, text), Bar(text, 0.2, 0.1, 0.3, text + "b")], y=text)
+    report.histogram(text, [1, 2, 2, 3], x=text)
+    cards = [
+        Card(picture, [text], [Box(1, 2, 30, 20, text)], "good", {text: text}),
+        Card(None, [text], tags={text: "b"}),
+    ]
+    return report.gallery(text, cards)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=60))
+def test_whatever_the_text_it_stays_text(text: str) -> None:
+    page = Page(full_report(text).html())
+    assert {tag for tag, _ in page.tags} <= OURS
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_hostile_text_is_shown_and_not_run() -> None:
+    html = full_report(HOSTILE).html()
+    page = Page(html)
+    assert not page.of("script") and len(page.of("style")) == 2  # ours, and the gallery's filter
+    assert [attrs["src"] for attrs in page.of("img") if not str(attrs["src"]).startswith("data:image/")] == []
+    assert "".join(page.text).count("{{7*7}}") > 10
+    assert "49" not in Page(Report("{{7*7}}").html()).text
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    html = full_report("x").html()
+    page = Page(html)
+    policy = next(attrs["content"] for attrs in page.of("meta") if "http-equiv" in attrs)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert "http" not in html.replace("http-equiv", "")
+    allowed = Page(Report("x").raw("", "<b>y</b>", scripts=True).html())
+    assert any("script-src" in str(attrs.get("content")) for attrs in allowed.of("meta"))
+
+
+def test_bars_carry_interval_and_tooltip() -> None:
+    bars = [
+        Bar("count", 0.8, 0.7, 0.9, "tuned"),
+        Bar("count", 0.3, 0.2, 0.4, "blank"),
+        Bar("size", 0.9, series="tuned"),
+    ]
+    page = Page(Report("r").bar_chart("by kind", bars, y="accuracy").html())
+    whiskers = page.of("line", "whisker")
+    assert len(whiskers) == 2 * 3  # two bars with intervals, a line and two caps each
+    span = [float(str(whiskers[0][key])) for key in ("x1", "x2")]
+    rects = [(float(str(a["x"])), float(str(a["width"]))) for a in page.of("rect")]
+    scale = (rects[2][1]) / 0.9  # pixels for an accuracy of 1
+    assert rects[0][1] / scale == pytest.approx(0.8, abs=0.01)
+    assert [(x - rects[0][0]) / scale for x in span] == pytest.approx([0.7, 0.9], abs=0.01)
+    text = "".join(page.text)
+    assert "count, tuned\naccuracy 0.8\nfrom 0.7 to 0.9" in text
+
+
+def test_a_line_breaks_where_there_is_no_number_and_keeps_a_spike() -> None:
+    points = [(float(i), 1.0) for i in range(5000)]
+    points[2500] = (2500.0, 9.0)
+    page = Page(Report("r").line_chart("loss", {"loss": points}, x="step", y="loss").html())
+    [line] = page.of("polyline")
+    drawn = [tuple(map(float, pair.split(","))) for pair in str(line["points"]).split()]
+    assert len(drawn) <= MOST_POINTS
+    assert sum(y < 100 for _, y in drawn) == 1  # the spike; the rest lies at the bottom
+    holes = [(0.0, 1.0), (1.0, 2.0), (2.0, math.nan), (3.0, 1.0), (4.0, 2.0)]
+    assert len(Page(Report("r").line_chart("l", {"l": holes}, x="x", y="y").html()).of("polyline")) == 2
+    zero = [(0.0, 1.0), (1.0, 2.0), (2.0, 0.0), (3.0, 1.0), (4.0, 2.0)]
+    assert len(Page(Report("r").line_chart("l", {"l": zero}, x="x", y="y", log_y=True).html()).of("polyline")) == 2
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [math.inf, -math.inf]])
+def test_nothing_to_draw_says_so(values: list[float]) -> None:
+    report = Report("r").histogram("h", values, x="x").line_chart("l", {"l": [(0, v) for v in values]}, x="x", y="y")
+    assert report.html().count("no values to draw") == 2
+    assert "no values to draw" in Report("r").bar_chart("b", [], y="y").html()
+    Report("r").bar_chart("b", [Bar("b", value) for value in values] or [Bar("b", 1)], y="y").html()
+
+
+def test_a_histogram_counts_every_value() -> None:
+    page = Page(Report("r").histogram("lengths", [1, 1, 2, 5, 5, 5], x="tokens").html())
+    counts = [int(line.rsplit(": ", 1)[1]) for line in page.text if " to " in line and ": " in line]
+    assert sum(counts) == 6 and max(counts) == 3
+
+
+def test_pictures_are_small_boxes_in_their_own_pixels_and_a_broken_one_is_said() -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((1600, 1200), 40).save(buffer, "JPEG")
+    cards = [
+        Card(buffer.getvalue(), ["q"], [Box(160, 120, 800, 600, "dog")]),
+        Card(b"\xff\xd8 torn", ["t"], tone="bad"),
+    ]
+    html = Report("r").gallery("g", cards).html()
+    page = Page(html)
+    assert len(page.of("img")) == 1 and len(html) < 100_000
+    assert [attrs["viewbox"] for attrs in page.of("svg")] == ["0 0 1600 1200"]
+    assert page.of("rect")[0]["x"] == "160.0"
+    assert "not readable: UnidentifiedImageError" in html
+
+
+def test_a_table_row_must_fit_its_columns() -> None:
+    with pytest.raises(ValueError, match="2 cells for 1 columns"):
+        Report("r").table("t", ["a"], [["x", 1]])
+
+
+@given(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12))
+def test_ticks_are_round_and_enclose(low: float, span: float) -> None:
+    values = ticks(low, low + span)
+    assert 2 <= len(values) <= 14 and values == sorted(values)
+    step = values[1] - values[0]
+    assert values[0] <= low + 1e-6 * step and values[-1] >= low + span - 1e-6 * step - 1e-3 * abs(low)
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1.0, 1e9))
+def test_log_ticks_enclose(low: float, factor: float) -> None:
+    values = log_ticks(low, low * factor)
+    assert values == sorted(set(values)) and len(values) >= 2
+    assert values[0] <= low * 1.0001 and values[-1] >= low * factor * 0.9999
+
+
+def test_numbers_are_readable() -> None:
+    shown = [readable(value) for value in (0.83333, 12345.6, 3.0, 1.2e-7, math.nan, "as is")]
+    assert shown == ["0.8333", "12,346", "3", "1.2e-07", "nan", "as is"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_real_browser_draws_it_runs_nothing_and_filters(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    red, blue = Image.new("RGB", (96, 96), (250, 0, 0)), Image.new("RGB", (96, 96), (0, 0, 250))
+    report = full_report(HOSTILE)
+    report.gallery("g", [Card(red, ["r"], tags={"kind": "red"}), Card(blue, ["b"], tags={"kind": "blue"})])
+    html = report.html()
+    page.write_text(html)
+
+    def chromium(*arguments: str) -> str:
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+        command += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", "--hide-scrollbars"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout
+
+    def colours(path: Path) -> set[tuple[int, ...]]:
+        found = Image.open(path).convert("RGB").resize((550, 2000), Image.Resampling.NEAREST).getcolors(10**7)
+        assert found is not None
+        return {colour for count, colour in found if count > 50}
+
+    dom = chromium("--dump-dom", page.as_uri())
+    [title] = re.findall("<title>(.*?)</title>", dom.partition("<body>")[0], re.DOTALL)
+    assert unescape(title) == HOSTILE  # a script that ran would have changed it
+    shot = tmp_path / "shot.png"
+    chromium("--window-size=1100,4000", f"--screenshot={shot}", page.as_uri())
+    assert {(250, 0, 0), (0, 0, 250), (47, 111, 219), (255, 255, 255)} <= colours(shot)  # pictures, first colour, page
+    start = html.rindex("</style>")  # of the last gallery: choose "red" there
+    tail = html[start:].replace(" checked", "").replace('-0"><span>red', '-0" checked><span>red')
+    page.write_text(html[:start] + tail)
+    chromium("--window-size=1100,4000", f"--screenshot={shot}", page.as_uri())
+    assert (250, 0, 0) in colours(shot) and (0, 0, 250) not in colours(shot)
+    chromium(
+        "--window-size=1100,4000", "--blink-settings=preferredColorScheme=0", f"--screenshot={shot}", page.as_uri()
+    )
+    assert (255, 255, 255) not in colours(shot) and (21, 24, 28) in colours(shot)
