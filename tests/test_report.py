@@ -23,9 +23,41 @@ from llava.report.numbers import log_ticks, readable, ticks
 HOSTILE = (
     "</title></style><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">'\"{{7*7}}"
 )
-OURS = set(
-    ["html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "p", "section", "div", "b", "span", "table", "thead", "tbody", "tr", "th", "td", "i", "svg", "line", "text", "polyline", "circle", "rect", "g", "footer", "label", "input", "img"]
-)
+OURS = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "main",
+    "header",
+    "h1",
+    "h2",
+    "p",
+    "section",
+    "div",
+    "b",
+    "span",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "i",
+    "svg",
+    "line",
+    "text",
+    "polyline",
+    "circle",
+    "rect",
+    "g",
+    "footer",
+    "label",
+    "input",
+    "img",
+}
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
 
