@@ -153,6 +153,7 @@ def _model_class(config: Any) -> Any:
 
 
 def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any) -> Any:
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     path = sources.resolve(source, field)
@@ -161,7 +162,7 @@ def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any) ->
     logging.set_verbosity_error()
     try:
         model, report = cls.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(f"{field}: {source}: its weights cannot be read: {error}") from error
     finally:
         logging.set_verbosity(level)

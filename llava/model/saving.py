@@ -75,7 +75,7 @@ def save_model(
     with tempfile.TemporaryDirectory(prefix="llava-save-", dir=_beside(uri)) as scratch:
         folder = Path(scratch)
         tensors = lora.merged_state_dict(model, state_dict)
-        _write_weights(_hub_tensors(tensors, model.config.tie_word_embeddings, dtype), folder, shard_bytes)
+        _write_weights(_hub_tensors(model, tensors, dtype), folder, shard_bytes)
         _write_config(model, folder, dtype)
         processor.save_pretrained(folder)
         _publish(folder, uri)
@@ -111,9 +111,11 @@ def load_model(
     }
     if kind not in classes:
         raise SettingsError(f"model: {uri} is a {kind!r}; expected one of {', '.join(classes)}")
+    from safetensors import SafetensorError
+
     try:
         model, report = classes[kind].from_pretrained(path, dtype=dtype or "auto", output_loading_info=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(f"model: {uri}: its weights cannot be read: {error}") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
@@ -187,13 +189,17 @@ def _projector_facts(model: Any) -> dict[str, Any]:
 
 
 def _hub_tensors(
-    tensors: Mapping[str, torch.Tensor], tied: bool, dtype: torch.dtype | None
+    model: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None
 ) -> Iterable[tuple[str, torch.Tensor]]:
+    deep = isinstance(model, deep_projector.DeepLlavaForConditionalGeneration)
     for name, tensor in tensors.items():
-        if tied and name.startswith("lm_head."):
+        head = name.startswith("lm_head.")
+        if head and model.config.tie_word_embeddings:
             continue  # the embedding matrix under another name; the config says so
+        # transformers translates the head's hub key for its own model types only.
+        key = name if head and deep else hub_key(name)
         tensor = tensor.detach().to("cpu")
-        yield hub_key(name), tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        yield key, tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def _write_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int) -> None:

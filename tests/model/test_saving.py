@@ -1,0 +1,252 @@
+"""Checkpoints: hub keys, loaded by stock code in a fresh process, whole or refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from llava.errors import SettingsError, StorageError
+from llava.model import lora, saving
+from llava.model.forward import supervised_logits
+from llava.model.freezing import set_trainable
+from tests.model.batches import make_row, packed
+from tests.model.test_lora import adapted
+
+Built = Callable[..., tuple[Any, Any]]
+GOLDEN = Path(__file__).parent / "golden_hub_keys.json"
+
+
+def keys_of(folder: Path) -> list[str]:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return sorted(file.keys())
+
+
+def test_saved_keys_are_the_hubs(built: Built, tmp_path: Path) -> None:
+    """The golden list: the layout of llava-hf/llava-1.5-7b-hf (2 language layers, 3 tower layers)."""
+    model, processor = built()
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    assert keys_of(tmp_path / "m") == json.loads(GOLDEN.read_text())["llava"]
+
+
+@pytest.mark.parametrize("after", ["stock load", "lora", "our load"])
+def test_keys_stay_the_hubs_whatever_came_before(after: str, built: Built, tmp_path: Path) -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    model, processor = adapted(built) if after == "lora" else built()
+    if after != "lora":
+        saving.save_model(model, processor, str(tmp_path / "first"))
+        load = saving.load_model if after == "our load" else LlavaForConditionalGeneration.from_pretrained
+        model = load(str(tmp_path / "first"))
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    assert keys_of(tmp_path / "m") == json.loads(GOLDEN.read_text())["llava"]
+
+
+FRESH = """
+import json, sys
+import numpy as np, torch
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+model, report = LlavaForConditionalGeneration.from_pretrained(sys.argv[1], output_loading_info=True)
+processor = AutoProcessor.from_pretrained(sys.argv[1])
+image = Image.fromarray(np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3))
+prompt = processor.apply_chat_template([{"role": "user", "content": "USER: <image>\\nWhat is shown? ASSISTANT:"}])
+inputs = processor(images=image, text=prompt, return_tensors="pt")
+out = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+assert not any(name == "llava" or name.startswith("llava.") for name in sys.modules), "our code was imported"
+print(json.dumps({"report": {k: sorted(map(str, v)) for k, v in report.items()}, "ids": inputs.input_ids[0].tolist(),
+                  "pixels": float(inputs.pixel_values.double().sum()), "out": out[0].tolist(),
+                  "padded": inputs.pixel_values[0, 0, 0, 0].item(), "use_cache": model.config.text_config.use_cache}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_fresh_process_without_our_code_gives_the_same_answer(family: str, built: Built, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    model, processor = adapted(built, family)
+    folder = tmp_path / "m"
+    saving.save_model(model, processor, str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, str(folder)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    fresh = json.loads(done.stdout.splitlines()[-1])
+    assert not any(fresh["report"].values()), fresh["report"]
+    assert fresh["use_cache"] is True
+    image = Image.fromarray(np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3))
+    inputs = processor(images=image, text="USER: <image>\nWhat is shown? ASSISTANT:", return_tensors="pt")
+    assert fresh["ids"] == inputs.input_ids[0].tolist()
+    assert fresh["ids"].count(model.config.image_token_index) == 16
+    assert fresh["pixels"] == float(inputs.pixel_values.double().sum())
+    lora.merge(model)
+    with torch.no_grad():
+        ours = model.generate(**inputs, max_new_tokens=8, do_sample=False, use_cache=True)
+    assert fresh["out"] == ours[0].tolist()
+
+
+def test_our_load_gives_the_same_model(built: Built, tmp_path: Path) -> None:
+    model, processor = built()
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    again = saving.load_model(str(tmp_path / "m"))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    batch = packed([make_row(model, text=9, seed=1), make_row(model, text=12, seed=2)])
+    with torch.no_grad():
+        assert torch.equal(supervised_logits(model, batch), supervised_logits(again, batch))
+
+
+def test_shards_and_dtype(built: Built, tmp_path: Path) -> None:
+    model, processor = built()
+    saving.save_model(model, processor, str(tmp_path / "m"), shard_bytes=60_000, dtype=torch.bfloat16)
+    index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert len(files) > 2
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert sorted(index["weight_map"]) == json.loads(GOLDEN.read_text())["llava"]
+    assert index["metadata"]["total_size"] == 2 * sum(p.numel() for p in model.parameters())
+    again = saving.load_model(str(tmp_path / "m"))
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight.bfloat16())
+
+
+def test_nothing_of_this_machine_is_in_the_files(built: Built, tmp_path: Path, tiny_clip_dir: Path) -> None:
+    model, processor = built()
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    for path in (tmp_path / "m").iterdir():
+        assert str(tiny_clip_dir.parent).encode() not in path.read_bytes(), path.name
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["model_type"] == "llava"
+    assert "llava_packed" not in (tmp_path / "m" / "config.json").read_text()
+    assert not list(tmp_path.glob("llava-save-*")), "scratch left behind"
+
+
+def test_to_and_from_object_storage(built: Built, rclone_s3: Any) -> None:
+    model, processor = built()
+    saving.save_model(model, processor, f"{rclone_s3.uri}/run/model")
+    again = saving.load_model(f"{rclone_s3.uri}/run/model")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    saving.save_projector(model, f"{rclone_s3.uri}/run/projector")
+    saving.load_projector(again, f"{rclone_s3.uri}/run/projector")
+
+
+def test_tied_embeddings_are_written_once(built: Built, tmp_path: Path) -> None:
+    model, processor = built("qwen2")
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    assert "language_model.lm_head.weight" not in keys_of(tmp_path / "m")
+    again = saving.load_model(str(tmp_path / "m"))
+    assert again.lm_head.weight is again.get_input_embeddings().weight
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+
+
+def test_whole_tensors_may_come_from_elsewhere(built: Built, tmp_path: Path) -> None:
+    """As under ZeRO-3, where the model holds parts only."""
+    model, processor = built()
+    whole = {name: torch.full_like(tensor, 0.5) for name, tensor in model.state_dict().items()}
+    saving.save_model(model, processor, str(tmp_path / "m"), state_dict=whole)
+    assert all((tensor == 0.5).all() for tensor in load_file(tmp_path / "m" / "model.safetensors").values())
+
+
+def test_missing_weights_are_refused(built: Built, tmp_path: Path) -> None:
+    model, processor = built()
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    path = tmp_path / "m" / "model.safetensors"
+    state = load_file(path)
+    del state["multi_modal_projector.linear_1.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(SettingsError, match=r"1 weights are missing .*multi_modal_projector.linear_1.weight"):
+        saving.load_model(str(tmp_path / "m"))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(SettingsError, match="cannot be read"):
+        saving.load_model(str(tmp_path / "m"))
+
+
+def test_another_kind_of_model_is_named(tiny_llama_dir: Path) -> None:
+    with pytest.raises(SettingsError, match="is a 'llama'; expected one of llava, llava_next"):
+        saving.load_model(str(tiny_llama_dir))
+
+
+@pytest.mark.parametrize("kind", ["mlp2x_gelu", "linear", "mlp1x_gelu", "mlp3x_gelu"])
+def test_projector_round_trip(kind: str, built: Built, tmp_path: Path) -> None:
+    model, _ = built(projector=kind)
+    set_trainable(model, "pretrain")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    saving.save_projector(model, str(tmp_path / "p"))
+    fresh, _ = built(projector=kind)
+    saving.load_projector(fresh, str(tmp_path / "p"))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True))
+    facts = json.loads((tmp_path / "p" / saving.PROJECTOR_CONFIG).read_text())
+    assert facts["projector"] == ("linear" if kind == "mlp1x_gelu" else kind)
+    assert all(key.startswith("multi_modal_projector.") for key in load_file(tmp_path / "p" / saving.PROJECTOR_FILE))
+
+
+def test_a_projector_for_another_model_is_refused(built: Built, tmp_path: Path) -> None:
+    model, _ = built()
+    saving.save_projector(model, str(tmp_path / "p"))
+    for fields, message in (
+        ({"projector": "linear"}, "projector = 'mlp2x_gelu', but this recipe's model has 'linear'"),
+        ({"vision_feature_layer": -1}, "trained with vision_feature_layer = -2"),
+        ({"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy"),
+        ({"architecture": "llava_next"}, "architecture"),
+    ):
+        other, _ = built(**fields)
+        with pytest.raises(SettingsError, match=message):
+            saving.load_projector(other, str(tmp_path / "p"))
+    (tmp_path / "p" / saving.PROJECTOR_FILE).write_bytes(b"\x10")
+    with pytest.raises(StorageError, match="not a readable safetensors file"):
+        saving.load_projector(model, str(tmp_path / "p"))
+    with pytest.raises(StorageError, match="no such file"):
+        saving.load_projector(model, str(tmp_path / "nowhere"))
+
+
+DEEP = """
+import sys, torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+model, report = AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=True, output_loading_info=True)
+assert not any(report.values()), report
+AutoProcessor.from_pretrained(sys.argv[1])
+assert not any(name == "llava" or name.startswith("llava.") for name in sys.modules), "our code was imported"
+pixels = torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48)
+print(model.get_image_features(pixels).pooler_output[0].double().sum().item())
+"""
+
+
+@pytest.mark.slow
+def test_a_deep_projector_carries_its_own_code(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    model, processor = built(projector="mlp3x_gelu")
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    done = subprocess.run(
+        [sys.executable, "-c", DEEP, str(tmp_path / "m")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pixels = torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48)
+    expected = model.get_image_features(pixels).pooler_output[0].double().sum().item()
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(expected, rel=1e-6)
+    again = saving.load_model(str(tmp_path / "m"))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    _, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "m", output_loading_info=True)
+    assert report["missing_keys"], "the stock class must not take part of a deep projector as if it were whole"
