@@ -23,41 +23,8 @@ from llava.report.numbers import log_ticks, readable, ticks
 HOSTILE = (
     "</title></style><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">'\"{{7*7}}"
 )
-OURS = {
-    "html",
-    "head",
-    "meta",
-    "title",
-    "style",
-    "body",
-    "main",
-    "header",
-    "h1",
-    "h2",
-    "p",
-    "section",
-    "div",
-    "b",
-    "span",
-    "table",
-    "thead",
-    "tbody",
-    "tr",
-    "th",
-    "td",
-    "i",
-    "svg",
-    "line",
-    "text",
-    "polyline",
-    "circle",
-    "rect",
-    "g",
-    "footer",
-    "label",
-    "input",
-    "img",
-}
+PAGE_TAGS = "html head meta title style body main header h1 h2 p section div b span table thead tbody tr th td i footer"
+OURS = {*PAGE_TAGS.split(), "svg", "line", "text", "polyline", "circle", "rect", "g", "label", "input", "img"}
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
 
