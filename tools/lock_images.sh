@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Writes images/locks/*.txt, the exact packages of each image with their hashes, from pyproject.toml and constraints.txt.
+# The CPU locks name torch's CPU build; where the index lacks it, UV_FIND_LINKS or TORCH_BACKEND=cpu says where it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compile() { # NAME EXTRA [uv options]
+  local name=$1 extra=$2
+  shift 2
+  uv pip compile pyproject.toml --extra "$extra" --constraint constraints.txt --generate-hashes --no-header --no-annotate \
+    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --quiet --output-file "images/locks/$name.txt" "$@"
+}
+
+cpu_torch=(--no-emit-find-links)
+[ -z "${TORCH_BACKEND:-}" ] || cpu_torch+=(--torch-backend "$TORCH_BACKEND")
+
+compile light expansion
+compile train-cpu train "${cpu_torch[@]}"
+compile export export "${cpu_torch[@]}"
+# torch with CUDA is what the package index has; no folder of other wheels may come between.
+UV_FIND_LINKS='' compile train train
+
+# The CPU build comes from a second index whose files are made again now and then: pinned by version, not by hash.
+for lock in images/locks/train-cpu.txt images/locks/export.txt; do
+  python3 - "$lock" <<'PYTHON'
+import pathlib, re, sys
+path = pathlib.Path(sys.argv[1])
+path.write_text(re.sub(r"(?m)^(torch==\S+) \\\n(?:    --hash=.*\n?)+", r"\1\n", path.read_text()))
+PYTHON
+done
