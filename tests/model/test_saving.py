@@ -218,9 +218,10 @@ def test_a_projector_for_another_model_is_refused(built: Built, tmp_path: Path) 
 DEEP = """
 import sys, torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
-model, report = AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=True, output_loading_info=True)
+options = {"trust_remote_code": True, "output_loading_info": True}
+model, report = AutoModelForImageTextToText.from_pretrained(sys.argv[1], **options)
 assert not any(report.values()), report
-AutoProcessor.from_pretrained(sys.argv[1])
+AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 assert not any(name == "llava" or name.startswith("llava.") for name in sys.modules), "our code was imported"
 pixels = torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48)
 print(model.get_image_features(pixels).pooler_output[0].double().sum().item())
