@@ -1,0 +1,202 @@
+"""Images by reference: a path below a root, a URI, or a member of an uncompressed tar, behind one reader.
+
+References:
+    `coco/train2017/000000033471.jpg`: below `images_uri`. Where `llava data pack` made shards, `images_uri` is their
+        folder (it holds `index.json`) and the same references are read from the shards.
+    `s3://bucket/key.jpg`, `file:///path.jpg`: as they are.
+    `shards/00003.tar#1024+15000`: 15,000 bytes from byte 1,024 of a tar.
+Remote bytes pass through a disk cache of bounded size, shared by the threads of a process.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llava import storage
+from llava.data.disk_cache import DiskCache
+from llava.data.shards import INDEX_NAME, ShardIndex
+from llava.errors import StorageError, UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)$")
+HEADER_BYTES = 64 * 1024
+
+
+class ImageError(UserError):
+    """One image cannot be used; `problem` is its class: `image-path`, `image-missing` or `image-corrupt`."""
+
+    def __init__(self, ref: str, problem: str, detail: str, expected: str) -> None:
+        super().__init__(f"{ref}: {detail}; expected {expected}")
+        self.ref = ref
+        self.problem = problem
+        self.detail = detail
+        self.expected = expected
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where bytes stand; `size` None: the whole file."""
+
+    uri: str
+    offset: int = 0
+    size: int | None = None
+
+
+class ImageSource:
+    """Reads images. Safe to call from threads; a copy sent to another process starts with an empty cache.
+
+    Args:
+        images_uri: root of relative references; "" where every reference is a path or URI of its own.
+        cache_bytes: size of the disk cache for remote images; 0 for none.
+        cache_folder: where the cache stands; default a temporary folder that goes with the process.
+    """
+
+    def __init__(self, images_uri: str = "", *, cache_bytes: int = 8 << 30, cache_folder: str | None = None) -> None:
+        self.images_uri = images_uri
+        self._cache_bytes = cache_bytes
+        self._cache_folder = cache_folder
+        self._lock = threading.Lock()
+        self._cache: DiskCache | None = None
+        self._index: ShardIndex | None = None
+        self._index_read = False
+
+    def read(self, ref: str) -> bytes:
+        """The image file's bytes.
+
+        Raises:
+            ImageError: no such image, or a reference that leaves the root.
+            StorageError: the store refuses or does not answer: not the image's fault.
+        """
+        place = self._place(ref)
+        if not storage.is_remote(place.uri) or not self._cache_bytes:
+            return self._fetch(ref, place)
+        key = f"{place.uri}#{place.offset}+{place.size}"
+        cache = self._open_cache()
+        data = cache.get(key)
+        if data is None:
+            data = self._fetch(ref, place)
+            cache.put(key, data)
+        return data
+
+    def load(self, ref: str) -> Image.Image:
+        """The decoded image, RGB, transparency on white as the hub's processors have it; an animation's first frame.
+
+        Raises:
+            ImageError: as `read`, or the bytes are not an image that can be decoded to its end.
+        """
+        return decode(self.read(ref), ref)
+
+    def header(self, ref: str) -> tuple[int, int]:
+        """(width, height) in pixels, reading as little as tells that the file is an image and seems whole.
+
+        A JPEG must begin and end as one; where the end is not what it should be, and for other formats of some size,
+        the image is decoded. A fault in the middle of a JPEG is only found by `load`.
+
+        Raises:
+            ImageError: as `load`.
+        """
+        data = self.read(ref)
+        if data[:2] == b"\xff\xd8" and data.rstrip(b"\0")[-2:] == b"\xff\xd9":
+            return _size(data, ref)
+        image = decode(data, ref)
+        return image.width, image.height
+
+    def _place(self, ref: str) -> _Place:
+        uri = ref
+        if self.images_uri and "://" not in ref:
+            if ref.startswith("/") or ".." in ref.split("/"):
+                expected = f"a path below {self.images_uri}, or a URI"
+                raise ImageError(ref, "image-path", "leaves the images' root", expected)
+            index = self._shards()
+            if index is not None:
+                found = index.find(ref)
+                if found is None:
+                    detail = f"not in the shards' index of {self.images_uri}"
+                    raise ImageError(ref, "image-missing", detail, "one of the packed images")
+                shard, offset, size = found
+                return _Place(storage.join(self.images_uri, shard), offset, size)
+            uri = storage.join(self.images_uri, ref)
+        member = _MEMBER.match(uri)
+        if member:
+            return _Place(member["tar"], int(member["offset"]), int(member["size"]))
+        return _Place(uri)
+
+    def _fetch(self, ref: str, place: _Place) -> bytes:
+        try:
+            if place.size is None:
+                return storage.read_bytes(place.uri)
+            return storage.read_range(place.uri, place.offset, place.size)
+        except StorageError as error:
+            # A store that is down would make every row "missing": only a certain absence is the row's fault.
+            if _is_absent(error, place.uri):
+                raise ImageError(ref, "image-missing", f"no image at {place.uri}", "an existing file") from error
+            raise
+
+    def _shards(self) -> ShardIndex | None:
+        with self._lock:
+            if not self._index_read:
+                uri = storage.join(self.images_uri, INDEX_NAME)
+                self._index = ShardIndex.read(uri) if storage.size(uri) is not None else None
+                self._index_read = True
+            return self._index
+
+    def _open_cache(self) -> DiskCache:
+        with self._lock:
+            if self._cache is None:
+                self._cache = DiskCache(self._cache_bytes, self._cache_folder)
+            return self._cache
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"images_uri": self.images_uri, "cache_bytes": self._cache_bytes, "cache_folder": self._cache_folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["images_uri"], cache_bytes=state["cache_bytes"], cache_folder=state["cache_folder"])  # type: ignore[misc]
+
+
+def decode(data: bytes, ref: str) -> Image.Image:
+    """Decode image bytes to RGB.
+
+    Raises:
+        ImageError: `image-corrupt`.
+    """
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.mode == "RGB" and image.info.get("transparency") is None:
+            image.load()
+            return image
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            whole = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", whole.size, (255, 255, 255, 255)), whole).convert("RGB")
+        return image.convert("RGB")
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ...
+    except Exception as error:
+        raise _corrupt(data, ref, error) from error
+
+
+def _size(data: bytes, ref: str) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data))
+        return image.width, image.height
+    except Exception as error:
+        raise _corrupt(data, ref, error) from error
+
+
+def _corrupt(data: bytes, ref: str, error: Exception) -> ImageError:
+    detail = f"{len(data)} bytes that cannot be decoded: {error}".replace(f"{io.BytesIO.__name__}", "bytes")
+    return ImageError(ref, "image-corrupt", detail, "a whole JPEG, PNG, GIF, WebP, BMP or TIFF file")
+
+
+def _is_absent(error: StorageError, uri: str) -> bool:
+    if not storage.is_remote(uri):
+        return isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+    return type(error) is not StorageError

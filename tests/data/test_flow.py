@@ -1,0 +1,58 @@
+"""From a data file to a rank's batches, over the tiny world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava.config import TrainRecipe, load_recipe
+from llava.data.batches import BatchLoader
+from llava.data.dataset import LazySupervisedDataset
+from llava.data.images import ImageSource
+from llava.data.labels import RowEncoder
+from llava.data.plan import BatchPlan
+from llava.data.preprocess import Preprocessor
+from llava.data.records import read_records
+from llava.data.templates import get_template
+
+
+def make_dataset(world, recipe_path: Path, stage: str = "finetune"):
+    from llava.model.processor import build_processor
+
+    recipe = load_recipe(str(recipe_path))
+    train: TrainRecipe = getattr(recipe, stage)
+    from transformers import AutoTokenizer
+
+    template = get_template(train.template, AutoTokenizer.from_pretrained(recipe.model.language_model))
+    processor = build_processor(recipe.model, template, train.image_aspect_ratio)
+    file = read_records(str(world.pretrain_json if stage == "pretrain" else world.instruct_json))
+    assert not file.problems
+    encoder = RowEncoder(template, processor.tokenizer, max_length=train.max_length)
+    return LazySupervisedDataset(
+        file.records, encoder, ImageSource(world.images_uri), Preprocessor.from_processor(processor), file=file.uri
+    ), train
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_row_once_an_epoch_and_the_divisor_is_the_sum(
+    tiny_world, tiny_recipe, packing: bool, workers: int
+) -> None:
+    dataset, train = make_dataset(tiny_world, tiny_recipe)
+    train = train.model_copy(update={"packing": packing, "max_steps": None, "group_by_modality_length": True})
+    seen: list[int] = []
+    for world_size in (1, 2):
+        plan = BatchPlan(dataset.lengths, dataset.supervised, dataset.image_counts, train, world_size)
+        ranks = [list(BatchLoader(dataset, plan, rank, workers=workers)) for rank in range(world_size)]
+        for steps in zip(*ranks, strict=True):
+            assert len({len(step.micro_batches) for step in steps}) == 1
+            batches = [batch for step in steps for batch in step.micro_batches]
+            assert sum(len(batch.target_ids_K) for batch in batches) == steps[0].supervised
+            for batch in batches:
+                assert torch.isfinite(batch.pixel_values_ICHW).all()
+                images = int((batch.input_ids_BT == dataset.encoder.image_token_id).sum())
+                assert images == 16 * (len(batch.pixel_values_ICHW) if batch.has_images else 0)
+            seen += [row for batch in batches for row in batch.rows]
+    assert sorted(seen) == sorted([*range(len(dataset))] * 2)
