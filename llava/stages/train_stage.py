@@ -1,0 +1,160 @@
+"""What pretrain and finetune have in common: check the recipe and the rows, run the ranks, tell what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from llava import storage
+from llava.config import Recipe, load_recipe
+from llava.errors import SettingsError
+from llava.manifest import Manifest, write_manifest
+from llava.stages.stage import StageResult, StageSettings
+
+if TYPE_CHECKING:
+    from llava.training.job import Job, Result, StageName
+
+
+class TrainSettings(StageSettings):
+    """Settings of both training stages."""
+
+    recipe: str = Field(
+        "tiny", description="Recipe: a bundled name such as llava-v1.5-7b, or path or URI of a YAML file"
+    )
+    overrides: str = Field("", description='Recipe fields to change, as JSON: {"finetune.max_steps": 10}')
+    images_uri: str = Field("", description="Folder or s3:// prefix that the rows' image paths are relative to")
+    vision_tower: str = Field(
+        "", description="CLIP vision tower instead of the recipe's: hub id, directory or s3:// URI"
+    )
+    language_model: str = Field(
+        "", description="Language model instead of the recipe's: hub id, directory or s3:// URI"
+    )
+    processes: str = Field(
+        "auto", description="Training processes on this node: auto is one a GPU (one on CPU), or a number"
+    )
+    threads_per_process: int = Field(0, ge=0, description="CPU threads of each process; 0 leaves the choice to torch")
+
+
+def read_recipe(settings: TrainSettings) -> Recipe:
+    """The recipe with the settings' overrides.
+
+    Raises:
+        SettingsError: naming field, value and what would be right.
+    """
+    try:
+        changes: dict[str, Any] = json.loads(settings.overrides) if settings.overrides.strip() else {}
+    except json.JSONDecodeError as error:
+        raise SettingsError(
+            f'overrides: not JSON ({error}): {settings.overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
+        ) from error
+    if not isinstance(changes, dict):
+        raise SettingsError(f"overrides: found {settings.overrides!r}; expected a JSON object of dotted fields")
+    for field in ("vision_tower", "language_model"):
+        if value := getattr(settings, field):
+            changes[f"model.{field}"] = value
+    return load_recipe(settings.recipe, changes)
+
+
+def run_training(
+    stage: Literal["pretrain", "finetune"],
+    settings: TrainSettings,
+    *,
+    data_uri: str,
+    projector_uri: str,
+    output_uri: str,
+    checkpoints_uri: str,
+    report_uri: str,
+) -> StageResult:
+    """Run one training stage from its settings to its report.
+
+    Raises:
+        UserError: a setting, the recipe, the data or a place is wrong, or the run was stopped; nothing is half-written.
+    """
+    from llava.training import launch, reporting
+    from llava.training.job import Job
+
+    began = time.monotonic()
+    recipe = read_recipe(settings)
+    section = getattr(recipe, stage)
+    processes = launch.process_count(settings.processes)
+    if section.global_batch_size < processes:
+        raise SettingsError(
+            f"{stage}.global_batch_size: found {section.global_batch_size}; with {processes} processes "
+            f"expected at least {processes}"
+        )
+    with tempfile.TemporaryDirectory(prefix=f"llava-{stage}-") as scratch:
+        job = Job(
+            stage=stage,
+            run=os.environ.get("LLAVA_RUN", ""),
+            recipe=recipe,
+            data_uri=data_uri,
+            images_uri=settings.images_uri,
+            projector_uri=projector_uri,
+            output_uri=output_uri,
+            checkpoints_uri=checkpoints_uri,
+            result_uri=f"{scratch}/result.json",
+            failure_uri=f"{scratch}/failures",
+            threads_per_process=settings.threads_per_process,
+        )
+        result = launch.launch(job, processes)
+    metrics = _metrics(result, time.monotonic() - began)
+    if result.problems:
+        reporting.write_problems(storage.join(checkpoints_uri, "rows-left-out.jsonl"), result.problems)
+    _write_manifest(job, settings, result, metrics)
+    reporting.build_report(job, result, metrics).write(report_uri)
+    return StageResult(metrics=metrics, metadata={_output_name(stage): {"recipe": recipe.name, "steps": result.steps}})
+
+
+def _metrics(result: Result, seconds: float) -> dict[str, float]:
+    metrics = {**result.numbers, "seconds": seconds, "steps": float(result.steps)}
+    if result.validations:
+        metrics["validation_loss"] = result.validations[-1].loss
+    return metrics
+
+
+def _output_name(stage: StageName) -> str:
+    return "projector" if stage == "pretrain" else "model"
+
+
+def _write_manifest(job: Job, settings: TrainSettings, result: Result, metrics: dict[str, float]) -> None:
+    parents = {"data": job.data_uri}
+    if job.projector_uri:
+        parents["projector"] = job.projector_uri
+    manifest = Manifest(
+        kind=_output_name(job.stage),
+        stage=job.stage,
+        settings=settings.model_dump(mode="json"),
+        recipe=job.recipe.model_dump(mode="json"),
+        data_hash=result.data_sha256,
+        parents=parents,
+        numbers=metrics,
+        files=_hashes(job.output_uri),
+        extra={
+            "vision_tower": job.recipe.model.vision_tower,
+            "language_model": job.recipe.model.language_model,
+            "deepspeed": result.deepspeed_config,
+            "world_size": result.world_size,
+            "device": result.device,
+            "warnings": result.warnings,
+        },
+    )
+    write_manifest(job.output_uri, manifest)
+
+
+def _hashes(uri: str) -> dict[str, str]:
+    """SHA-256 of every file below `uri` except the manifest itself; streamed, a weight file does not fit in memory."""
+    from llava.training.hashing import sha256_of
+
+    hashes = {}
+    for item in storage.list_files(uri):
+        if item.path == "manifest.json":
+            continue
+        with tempfile.TemporaryDirectory(prefix="llava-hash-") as scratch:
+            hashes[item.path], _ = sha256_of(storage.as_local(storage.join(uri, item.path), Path(scratch)))
+    return hashes

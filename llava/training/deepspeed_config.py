@@ -1,0 +1,49 @@
+"""A recipe as a DeepSpeed configuration; it is printed when a run starts and kept in the manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llava.config import TrainRecipe
+
+
+def effective_zero_stage(recipe: TrainRecipe) -> int:
+    """The ZeRO stage that runs; bf16 needs at least 1, where DeepSpeed keeps fp32 masters and accumulates in fp32."""
+    return max(recipe.zero_stage, 1) if recipe.precision == "bf16" else recipe.zero_stage
+
+
+def make_config(recipe: TrainRecipe, world_size: int) -> dict[str, Any]:
+    """The configuration given to `deepspeed.initialize`.
+
+    Optimiser and schedule are not in it: the loop hands over a torch AdamW and sets the learning rates itself. The
+    batch sizes are nominal, because our micro-batches vary in rows and number from step to step and the loop declares
+    each step's end; DeepSpeed only needs them to be consistent.
+    """
+    zero: dict[str, Any] = {"stage": effective_zero_stage(recipe)}
+    if zero["stage"] in (1, 2):
+        zero |= {"overlap_comm": False, "contiguous_gradients": True, "reduce_scatter": True}
+    if zero["stage"] == 3:
+        # Small parameters stay gathered; the prefetch bucket follows DeepSpeed's own defaults.
+        zero |= {
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "stage3_gather_16bit_weights_on_model_save": False,
+        }
+    if recipe.offload_optimizer and zero["stage"] >= 1:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if recipe.offload_parameters and zero["stage"] == 3:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    config: dict[str, Any] = {
+        "train_batch_size": world_size,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe.max_grad_norm or 0.0,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31 - 1,
+        "wall_clock_breakdown": False,
+    }
+    if recipe.precision == "bf16":
+        config["bf16"] = {"enabled": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config

@@ -1,0 +1,171 @@
+"""Start the ranks of a run, stay with them, and turn their end into a result or one readable error.
+
+One process a GPU (on CPU: as many as asked for). With one process on one node the worker is started directly;
+otherwise by torchrun. On several nodes every node runs this with the usual environment variables (`PET_NNODES`,
+`PET_NODE_RANK`, `PET_MASTER_ADDR`, `PET_MASTER_PORT`, as Kubeflow Trainer sets them), which torchrun reads itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from llava import storage
+from llava.config import validate
+from llava.errors import DataError, SettingsError, StorageError, UserError
+from llava.training.job import Failure, Job, Result
+
+WORKER = "llava.training.worker"
+GRACE_S = 30.0
+
+
+class TrainingStopped(UserError):
+    """The run was asked to stop (SIGTERM, Ctrl-C). Its checkpoints are complete; a new start goes on from the last."""
+
+
+class WorkerCrashed(RuntimeError):
+    """A rank ended without saying why, or with an error that is a bug of ours; its traceback is in the message."""
+
+
+def process_count(setting: str) -> int:
+    """Ranks on this node: a number as it is; `auto`: one a GPU, one where there is none.
+
+    Raises:
+        SettingsError: neither a positive number nor `auto`.
+    """
+    if setting == "auto":
+        return max(1, _gpus())
+    if not setting.isdigit() or int(setting) < 1:
+        raise SettingsError(f"processes: found {setting!r}; expected auto or a number of at least 1")
+    gpus = _gpus()
+    if gpus and int(setting) > gpus:
+        raise SettingsError(
+            f"processes: found {setting}; this node has {gpus} GPUs, and every process needs one of its own"
+        )
+    return int(setting)
+
+
+def launch(job: Job, processes: int) -> Result:
+    """Run `job` to its end.
+
+    Raises:
+        UserError: what the ranks reported, as the class they raised.
+        TrainingStopped: a signal asked this process to stop; it was passed on.
+        WorkerCrashed: a rank died for any other reason.
+    """
+    with tempfile.TemporaryDirectory(prefix="llava-train-") as scratch:
+        path = Path(scratch) / "job.json"
+        job.write(str(path))
+        environment = _environment(job, processes)
+        process = subprocess.Popen(_command(str(path), processes), env=environment)
+        with _passing_on_signals(process) as received:
+            code = process.wait()
+    if received:
+        raise TrainingStopped(
+            f"stopped by {signal.Signals(received[0]).name}; "
+            "start it again with the same outputs to go on from the last checkpoint"
+        )
+    if code != 0:
+        raise _explain(job, code)
+    return validate(Result, storage.read_json(job.result_uri), job.result_uri)
+
+
+def _command(job_path: str, processes: int) -> list[str]:
+    if processes == 1 and _nodes() == 1:
+        return [sys.executable, "-m", WORKER, job_path]
+    torchrun = [sys.executable, "-m", "llava.training.elastic", f"--nproc-per-node={processes}", "--max-restarts=0"]
+    if _nodes() == 1:
+        torchrun += ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={_free_port()}"]
+    return [*torchrun, "-m", WORKER, job_path]
+
+
+def _environment(job: Job, processes: int) -> dict[str, str]:
+    environment = dict(os.environ)
+    # Imports of a worker must find this very package, however the stage itself was started.
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    if job.threads_per_process:
+        environment["OMP_NUM_THREADS"] = str(job.threads_per_process)
+    if processes == 1 and _nodes() == 1:
+        environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    return environment
+
+
+def _nodes() -> int:
+    return int(os.environ.get("PET_NNODES", "1").split(":")[-1])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _gpus() -> int:
+    """Visible NVIDIA GPUs, counted without importing torch into the stage's process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return (
+            len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"]) if _has_driver() else 0
+        )
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if _has_driver() else 0
+
+
+def _has_driver() -> bool:
+    return Path("/proc/driver/nvidia/gpus").is_dir()
+
+
+@contextmanager
+def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Pass SIGTERM and SIGINT on to `process`, and kill it when it has not ended after a grace time."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            timer = threading.Timer(GRACE_S, process.kill)  # does nothing to a process that has ended
+            timer.daemon = True
+            timer.start()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may set handlers; its owner stops us by other means
+        return
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(job: Job, code: int) -> Exception:
+    failures = []
+    for item in storage.list_files(job.failure_uri):
+        place = storage.join(job.failure_uri, item.path)
+        failures.append(validate(Failure, storage.read_json(place), place))
+    if not failures:
+        cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        hint = " (SIGKILL often means that the machine ran out of memory: lower pack_tokens or micro_batch_size)"
+        hint = hint if code in (-9, 137) else ""
+        return WorkerCrashed(f"training {cause} without an error of its own{hint}; its last lines are above")
+    # The first failure is the cause: the other ranks fail because a peer has gone.
+    first = min(failures, key=lambda failure: failure.unix_time)
+    if first.user:
+        kinds = {kind.__name__: kind for kind in (SettingsError, StorageError, DataError)}
+        return kinds.get(first.error_class, UserError)(first.message)
+    return WorkerCrashed(f"rank {first.rank} failed: {first.error_class}: {first.message}\n{first.traceback}")

@@ -1,0 +1,47 @@
+"""The model a job trains: built, adapted, its trainable parts marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from llava.training.job import Job
+
+
+def build_processor_for(job: Job) -> Any:
+    """The processor the rows are made with and the model is saved with.
+
+    Raises:
+        SettingsError: the recipe's models cannot be read, or the template does not fit the tokenizer.
+    """
+    from llava.data.templates import get_template
+    from llava.model.processor import build_processor
+    from llava.model.tokens import load_tokenizer
+
+    recipe = job.train
+    template = get_template(recipe.template).bound(load_tokenizer(job.recipe.model.language_model))
+    return build_processor(job.recipe.model, template, recipe.image_aspect_ratio)
+
+
+def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
+    """The model on `device`, as the job's stage wants it.
+
+    Raises:
+        SettingsError: the parts do not fit together, or the projector is of another kind.
+        StorageError: no projector where one should be.
+    """
+    from llava.model import attention, lora, saving
+    from llava.model.build import build_model
+    from llava.model.freezing import set_trainable
+
+    recipe = job.train
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    model: Any = build_model(job.recipe.model, tokenizer=processor.tokenizer, dtype=dtype, seed=recipe.seed)
+    attention.install(model)
+    if job.projector_uri:
+        saving.load_projector(model, job.projector_uri)
+    if recipe.lora is not None and job.stage == "finetune":
+        lora.add_lora(model, recipe.lora, seed=recipe.seed)
+    set_trainable(model, job.stage, train_tower=recipe.vision_tower_learning_rate is not None)
+    return model.to(device)

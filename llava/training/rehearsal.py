@@ -1,0 +1,72 @@
+"""Everything that could fail late is tried before step 1: the largest micro-batch, the save, the evaluation."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from typing import Any
+
+import torch
+
+from llava import storage
+from llava.errors import SettingsError
+from llava.telemetry import Telemetry
+from llava.training.engine import Engine
+from llava.training.job import Job
+
+
+def rehearse(job: Job, engine: Engine, model: Any, processor: Any, data: Any, telemetry: Telemetry, rank: int) -> None:
+    """Try the whole run in small; collective. The model and the optimiser are afterwards as they were.
+
+    Raises:
+        StorageError: an output place cannot be written.
+        SettingsError: the longest micro-batch does not fit into the device's memory, or the model cannot be saved.
+    """
+    started = time.monotonic()
+    if rank == 0:
+        for uri in (job.output_uri, job.checkpoints_uri):
+            _probe(uri)
+        with tempfile.TemporaryDirectory(prefix="llava-rehearsal-") as folder:
+            processor.save_pretrained(folder)
+    _check_keys(model)
+    _longest_step(engine, data)
+    telemetry.note(f"rehearsed the longest micro-batch and the save in {time.monotonic() - started:.1f} s")
+
+
+def _longest_step(engine: Engine, data: Any) -> None:
+    """One real step at learning rate zero: memory of forward, backward, gradients and optimiser all at their height."""
+    before = [
+        (fragment, fragment.master.clone()) for fragment in engine.fragments() if fragment.master.device.type == "cpu"
+    ]
+    batch = data.longest_micro_batch().to(engine.device)
+    engine.train()
+    try:
+        engine.micro(batch, max(1, len(batch.target_ids_K)), last=True)
+        engine.update(0.0)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize()
+    except torch.OutOfMemoryError as error:
+        raise SettingsError(
+            f"the longest micro-batch ({batch.tokens} tokens) does not fit into the GPU's memory: lower pack_tokens or "
+            f"micro_batch_size, raise zero_stage, or set activation_checkpoint_every_n_layers ({error})"
+        ) from error
+    for fragment in engine.fragments():
+        for moment in fragment.moments.values():
+            moment.zero_()
+    for fragment, master in before:  # x + 0 * update is x but for the sign of zero; on CPU we keep even that
+        fragment.master.copy_(master)
+    engine.restored(0)
+
+
+def _check_keys(model: Any) -> None:
+    from llava.model.saving import hub_key
+
+    for name in model.state_dict():
+        hub_key(name)  # raises for a parameter that has no place in the hub layout
+
+
+def _probe(uri: str) -> None:
+    place = storage.join(uri, f".probe-{uuid.uuid4().hex}")
+    storage.write_bytes(place, b"")
+    storage.delete(place)
