@@ -60,7 +60,10 @@ def run(job: Job) -> None:
     device = device_of_this_rank()
     with Telemetry(job.stage, job.run, rank=rank) as telemetry:
         _quiet_libraries()
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
+        # A process that runs several jobs one after the other brings its own group.
+        own_group = not dist.is_initialized()
+        if own_group:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
         processor = build_processor_for(job)
         data = load_rows(job, processor, telemetry, rank, world_size, device.type == "cuda")
         telemetry.note(
@@ -132,7 +135,8 @@ def run(job: Job) -> None:
         if world_size > 1:
             dist.barrier()
         engine.close()
-        dist.destroy_process_group()
+        if own_group:
+            dist.destroy_process_group()
 
 
 def _quiet_libraries() -> None:
