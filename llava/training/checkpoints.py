@@ -139,6 +139,8 @@ class CheckpointWriter:
             started = time.monotonic()
             self._write(step, snapshot, state)
             self.last_seconds = time.monotonic() - started
+        except OSError as error:  # a full disk, a place that is no folder
+            self._failure = StorageError(f"{self.uri}: the checkpoint of step {step} cannot be written: {error}")
         except BaseException as error:  # handed to the training thread by wait()
             self._failure = error
 

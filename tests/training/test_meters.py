@@ -15,7 +15,9 @@ def meter(history: list[StepRecord] | None = None) -> Meter:
     return Meter(torch.device("cpu"), 0, 1, history if history is not None else [])
 
 
-def add(m: Meter, step: int, losses: list[float], rows: list[list[str]] | None = None, norm: float | None = 1.0) -> None:
+def add(
+    m: Meter, step: int, losses: list[float], rows: list[list[str]] | None = None, norm: float | None = 1.0
+) -> None:
     tensors = [torch.tensor(loss) for loss in losses]
     rows = rows or [[f"row-{step}-{i}"] for i in range(len(losses))]
     m.add(step, tensors, rows, norm, learning_rate=1e-3, tokens=80, places=100, data_wait=0.25)

@@ -25,13 +25,17 @@ def test_layout_may_change() -> None:
     check_same(identity(), identity(recipe=layout), "here")
 
 
-@pytest.mark.parametrize("field,value", [("learning_rate", 2e-3), ("seed", 5), ("template", "plain"), ("betas", (0.9, 0.95))])
+@pytest.mark.parametrize(
+    ("field", "value"), [("learning_rate", 2e-3), ("seed", 5), ("template", "plain"), ("betas", (0.9, 0.95))]
+)
 def test_mathematics_may_not(field: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=rf"{field} was .*, now .*outputs folder"):
         check_same(identity(), identity(recipe={field: value}), "here")
 
 
-@pytest.mark.parametrize("field,value", [("stage", "finetune"), ("steps", 11), ("data", "e" * 64), ("frozen", "e" * 64)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("stage", "finetune"), ("steps", 11), ("data", "e" * 64), ("frozen", "e" * 64)]
+)
 def test_neither_may_the_rest(field: str, value: Any) -> None:
     with pytest.raises(SettingsError, match="belongs to another run"):
         check_same(identity(), identity(**{field: value}), "here")
@@ -40,7 +44,12 @@ def test_neither_may_the_rest(field: str, value: Any) -> None:
 def test_every_difference_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         check_same(identity(), identity(steps=11, recipe={"seed": 4, "learning_rate": 1.0}), "s3://b/ck")
-    for part in ("s3://b/ck", "seed was 0, now 4", "learning_rate was 0.001, now 1.0", "number of steps was 10, now 11"):
+    for part in (
+        "s3://b/ck",
+        "seed was 0, now 4",
+        "learning_rate was 0.001, now 1.0",
+        "number of steps was 10, now 11",
+    ):
         assert part in str(caught.value)
 
 

@@ -1,0 +1,118 @@
+"""Starting ranks: how many, how their failures reach the user, how a signal gets through."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llava import storage
+from llava.errors import DataError, SettingsError, StorageError, UserError
+from llava.training import launch
+from llava.training.job import Failure, Job
+from tests.conftest import TinyWorld
+from tests.training.jobs import make_job
+
+
+@pytest.fixture
+def job(tiny_recipe: Path, tiny_world: TinyWorld, tmp_path: Path) -> Job:
+    return make_job("pretrain", tiny_recipe, tiny_world, tmp_path)
+
+
+def fail(job: Job, rank: int, at: float, kind: str, user: bool = True) -> None:
+    failure = Failure(
+        rank=rank, unix_time=at, user=user, error_class=kind, message=f"of {rank}", traceback="Traceback ..."
+    )
+    storage.write_json(storage.join(job.failure_uri, f"rank-{rank}.json"), failure.model_dump(mode="json"))
+
+
+def test_processes() -> None:
+    assert launch.process_count("3") == 3 or launch._gpus()
+    assert launch.process_count("auto") == max(1, launch._gpus())
+    for wrong in ("0", "-1", "two", ""):
+        with pytest.raises(SettingsError, match="processes: found"):
+            launch.process_count(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("SettingsError", SettingsError),
+        ("DataError", DataError),
+        ("StorageError", StorageError),
+        ("RowError", UserError),
+    ],
+)
+def test_a_rank_s_error_comes_back_as_it_was(job: Job, kind: str, expected: type[UserError]) -> None:
+    fail(job, 0, 1.0, kind)
+    error = launch._explain(job, 2)
+    assert type(error) is expected
+    assert str(error) == "of 0"
+
+
+def test_the_first_failure_is_the_cause(job: Job) -> None:
+    fail(job, 0, 20.0, "RuntimeError", user=False)  # its peer had gone
+    fail(job, 1, 10.0, "DataError")
+    assert str(launch._explain(job, 2)) == "of 1"
+
+
+def test_a_bug_keeps_its_traceback(job: Job) -> None:
+    fail(job, 1, 1.0, "KeyError", user=False)
+    error = launch._explain(job, 1)
+    assert isinstance(error, launch.WorkerCrashed)
+    assert "rank 1 failed: KeyError" in str(error)
+    assert "Traceback ..." in str(error)
+
+
+def test_a_silent_death_is_told_as_one(job: Job) -> None:
+    assert "killed by SIGKILL" in str(launch._explain(job, -9))
+    assert "memory" in str(launch._explain(job, -9))
+    assert "code 7" in str(launch._explain(job, 7))
+
+
+def test_several_nodes_leave_the_rendezvous_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_NNODES", "2")
+    command = launch._command("job.json", 8)
+    assert "llava.training.elastic" in command
+    assert "--nproc-per-node=8" in command
+    assert not any(part.startswith(("--nnodes", "--master")) for part in command)
+
+
+@pytest.mark.slow
+def test_a_real_worker_s_user_error(job: Job) -> None:
+    missing = job.model_copy(update={"data_uri": "/no/such/file.json"})
+    with pytest.raises(StorageError, match=r"/no/such/file\.json: no such file"):
+        launch.launch(missing, 1)
+
+
+SLEEPER = """
+import signal, sys, time, pathlib
+mark = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: (mark.write_text("told"), sys.exit(143)))
+mark.write_text("ready")
+time.sleep(60)
+"""
+
+
+def test_sigterm_is_passed_on(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER, str(mark)])
+
+    def tell() -> None:
+        while not (mark.exists() and mark.read_text() == "ready"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell, daemon=True).start()
+    before = signal.getsignal(signal.SIGTERM)
+    with launch._passing_on_signals(process) as received:
+        assert process.wait(timeout=30) == 143
+    assert received == [signal.SIGTERM]
+    assert mark.read_text() == "told"
+    assert signal.getsignal(signal.SIGTERM) is before
