@@ -32,6 +32,8 @@ from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, ou
 
 RECORD_NAME = "llava-outputs.json"
 USER_ERROR_EXIT = 2
+# kfp hands a task's resource requests to its container as if they were parameters of it.
+_REQUESTS = {"accelerator_count", "accelerator_type", "cpu_limit", "cpu_request", "memory_limit", "memory_request"}
 _MOUNTS = {"s3://": "/s3/", "minio://": "/minio/"}
 
 
@@ -62,16 +64,16 @@ def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:
     """Settings from `inputs.parameterValues`.
 
     Integers may arrive as floats (JSON has one kind of number), an absent optional as null or not at all, and
-    `pipelinechannel--*` keys belong to resource requests, not to us.
+    resource requests and the pipeline parameters they come from stand among the values though they are not ours.
 
     Raises:
         SettingsError: naming every unknown, missing or invalid setting at once.
     """
     given = {}
     for name, value in values.items():
-        if value is None or name.startswith("pipelinechannel--"):
-            continue
         field = stage.settings.model_fields.get(name)
+        if value is None or name.startswith("pipelinechannel--") or (field is None and name in _REQUESTS):
+            continue
         if field is not None and field.annotation is int and isinstance(value, float) and value.is_integer():
             value = int(value)
         given[name] = value

@@ -61,7 +61,7 @@ def test_outputs_metadata_and_record(tmp_path: Path) -> None:
 
 def test_numbers_nulls_and_channels(tmp_path: Path) -> None:
     """Integers come as floats, absent optionals as null, and resource parameters of the pipeline come along."""
-    values = {"log": "l", "rows": 4.0, "limit": None, "pipelinechannel--accelerator_count": "8"}
+    values = {"log": "l", "rows": 4.0, "limit": None, "pipelinechannel--gpus": "8", "cpu_limit": "4"}
     settings = executor.read_settings(STAGES["make"], values)
     assert settings.rows == 4 and isinstance(settings.rows, int)  # type: ignore[attr-defined]
     assert settings.limit is None  # type: ignore[attr-defined]

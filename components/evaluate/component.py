@@ -1,0 +1,54 @@
+"""The Kubeflow component of the evaluate stage.
+
+Written from `llava/stages/evaluate.py` by `python -m components.sync`: change it there.
+"""
+
+# ruff: noqa: UP045
+from typing import Optional
+
+from kfp import dsl
+
+from components.images import image_of
+
+
+@dsl.container_component
+def evaluate(
+    questions_uri: str,
+    model: dsl.Input[dsl.Model],
+    predictions: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    benchmark: str = "world",
+    images_uri: str = "",
+    profile: str = "llava-1.5",
+    batch_size: int = 64,
+    max_new_tokens: int = 0,
+    blank_baseline: bool = True,
+    limit: int = 0,
+    max_bad_rows: float = 0.01,
+    projector: Optional[dsl.Input[dsl.Model]] = None,
+) -> dsl.ContainerSpec:
+    """Answer a benchmark in batches and score it, beside two baselines
+
+    Args:
+        benchmark: world, vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, seed, refcoco or captions
+        questions_uri: The benchmark's question file; several files separated by commas
+        images_uri: Folder or s3:// prefix that image paths are relative to
+        profile: How answers are read: as the original's scripts do, or with more understanding
+        batch_size: Questions answered together
+        max_new_tokens: Longest answer in tokens; 0: what the benchmark needs
+        blank_baseline: Also ask with the image replaced by its mean colour
+        limit: Ask only the first so many questions; 0: all
+        max_bad_rows: Largest share of questions whose image is missing or broken
+        model: The fine-tuned model: a hub directory
+        projector: Stage 1's projector; with it the stage-1 model is asked too
+        predictions: Answers and scores of every question, a JSON line each, one file a model
+        report: Figures, bars by kind with intervals, pictures with questions and answers
+        metrics: Accuracy with its interval, by kind, and of the baselines
+    """
+    return dsl.ContainerSpec(
+        image=image_of("evaluate"),
+        # The stage's name makes the container spec unlike every other one: the backend merges equal ones.
+        command=["python", "-m", "llava.executor", "evaluate"],
+        args=["--executor-input", "{{$}}"],
+    )

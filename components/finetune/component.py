@@ -1,0 +1,49 @@
+"""The Kubeflow component of the finetune stage.
+
+Written from `llava/stages/finetune.py` by `python -m components.sync`: change it there.
+"""
+
+from kfp import dsl
+
+from components.images import image_of
+
+
+@dsl.container_component
+def finetune(
+    data: dsl.Input[dsl.Dataset],
+    projector: dsl.Input[dsl.Model],
+    model: dsl.Output[dsl.Model],
+    checkpoints: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    recipe: str = "tiny",
+    overrides: str = "",
+    images_uri: str = "",
+    vision_tower: str = "",
+    language_model: str = "",
+    processes: str = "auto",
+    threads_per_process: int = 0,
+) -> dsl.ContainerSpec:
+    """Stage 2: tune projector W and language model φ on instructions; the vision tower stays
+
+    Args:
+        recipe: Recipe: a bundled name such as llava-v1.5-7b, or path or URI of a YAML file
+        overrides: Recipe fields to change, as JSON: {"finetune.max_steps": 10}
+        images_uri: Folder or s3:// prefix that the rows' image paths are relative to
+        vision_tower: CLIP vision tower instead of the recipe's: hub id, directory or s3:// URI
+        language_model: Language model instead of the recipe's: hub id, directory or s3:// URI
+        processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
+        threads_per_process: CPU threads of each process; 0 leaves the choice to torch
+        data: Instruction rows: LLaVA JSON, such as llava_v1_5_mix665k.json
+        projector: The projector that pretrain wrote
+        model: The trained model as a hub directory, with its processor and a manifest
+        checkpoints: Checkpoints to go on from after an interruption
+        report: Curves, sample answers, rows left out
+        metrics: Final loss, speed, seconds
+    """
+    return dsl.ContainerSpec(
+        image=image_of("finetune"),
+        # The stage's name makes the container spec unlike every other one: the backend merges equal ones.
+        command=["python", "-m", "llava.executor", "finetune"],
+        args=["--executor-input", "{{$}}"],
+    )

@@ -1,0 +1,181 @@
+"""How one task of a local run is started: as a process of this machine, or in a container.
+
+Both give the stage the executor input kfp made, with two changes: artifacts lie below the run's artifact root, which
+may be an object store, and HTML artifacts end in `.html`, so that a browser opens them as what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kfp.local import config, status
+from kfp.local.docker_task_handler import DockerTaskHandler
+from kfp.local.task_handler_interface import ITaskHandler
+
+from llava import storage
+
+GRACE_S = 20.0  # what a stage gets to end by itself when the run is interrupted
+# A fixed port would stop two runs on one machine; scratch volumes exist on a cluster only.
+_NOT_LOCALLY = ("LLAVA_METRICS_PORT", "TMPDIR", "HF_HOME")
+
+
+@dataclass
+class LocalContext:
+    """What the handlers of one run share.
+
+    Attributes:
+        root: local folder of kfp's bookkeeping and, unless `artifacts` says otherwise, of the artifacts.
+        artifacts: path or URI below which artifacts go.
+        interpreters: image prefix -> Python interpreter; the longest prefix wins, without one it is this interpreter.
+        environment: variables set for every stage.
+        stages: names of the tasks in order, for the banner.
+        done: task -> exit status, in the order in which tasks really ran.
+        run: name kfp gave the run's folder, known once a task has started.
+    """
+
+    root: Path
+    artifacts: str
+    interpreters: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    stages: list[str] = field(default_factory=list)
+    done: dict[str, int] = field(default_factory=dict)
+    run: str = ""
+
+    def interpreter(self, image: str) -> str:
+        """The interpreter that stands for an image."""
+        fitting = [prefix for prefix in self.interpreters if image.startswith(prefix)]
+        return self.interpreters[max(fitting, key=len)] if fitting else sys.executable
+
+    def say(self, text: str) -> None:
+        """A line between the stages' own, on stderr as theirs."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def place_artifacts(command: list[str], context: LocalContext) -> tuple[list[str], dict[str, Any]]:
+    """The command with its executor input rewritten, and that executor input."""
+    position = command.index("--executor-input") + 1
+    executor_input = json.loads(command[position])
+    for slot in executor_input["outputs"].get("artifacts", {}).values():
+        for artifact in slot["artifacts"]:
+            relative = Path(artifact["uri"]).relative_to(context.root).as_posix()
+            suffix = ".html" if artifact.get("type", {}).get("schemaTitle") == "system.HTML" else ""
+            artifact["uri"] = storage.join(context.artifacts, relative + suffix)
+    return [*command[:position], json.dumps(executor_input), *command[position + 1 :]], executor_input
+
+
+def process_handler_of(context: LocalContext) -> type[ITaskHandler]:
+    """A handler class for one run; kfp makes an instance of it per task."""
+
+    class StageProcess(ITaskHandler):
+        """Runs a container component's command with a local interpreter in place of its image."""
+
+        def __init__(
+            self,
+            image: str,
+            full_command: list[str],
+            pipeline_root: str,
+            runner: config.SubprocessRunner,
+            env_vars: dict[str, str] | None = None,
+        ) -> None:
+            self.command, self.executor_input = place_artifacts(full_command, context)
+            if self.command[0] in ("python", "python3"):
+                self.command[0] = context.interpreter(image)
+            given = {name: value for name, value in (env_vars or {}).items() if name not in _NOT_LOCALLY}
+            run = Path(self.executor_input["outputs"]["outputFile"]).parent.parent.name
+            self.environment = {**os.environ, "LLAVA_RUN": run, **given, **context.environment}
+
+        def run(self) -> status.Status:
+            """Run to the end; the stage's output goes to this terminal as it is written."""
+            task = _begin(context, self.executor_input)
+            start = time.monotonic()
+            # A group of its own, so that an interrupt reaches the stage once and from us, and its children with it.
+            process = subprocess.Popen(
+                self.command, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            try:
+                code = process.wait()
+            except BaseException:
+                _end(process)
+                raise
+            return _finish(context, task, code, time.monotonic() - start, self.executor_input)
+
+    return StageProcess
+
+
+def docker_handler_of(context: LocalContext) -> type[DockerTaskHandler]:
+    """A handler class for one run in Docker."""
+
+    class StageContainer(DockerTaskHandler):  # type: ignore[misc]  # kfp is untyped here
+        """kfp's own, with artifacts placed, and a container that vanished unseen not taken for one that succeeded."""
+
+        def __init__(
+            self,
+            image: str,
+            full_command: list[str],
+            pipeline_root: str,
+            runner: config.DockerRunner,
+            env_vars: dict[str, str] | None = None,
+        ) -> None:
+            command, self.executor_input = place_artifacts(full_command, context)
+            given = {name: value for name, value in (env_vars or {}).items() if name not in _NOT_LOCALLY}
+            super().__init__(image, command, pipeline_root, runner, {**given, **context.environment})
+
+        def run(self) -> status.Status:
+            """Run to the end; succeeded is only what also wrote its executor output."""
+            task = _begin(context, self.executor_input)
+            start = time.monotonic()
+            ended = super().run()
+            code = 0 if ended == status.Status.SUCCESS else 1
+            return _finish(context, task, code, time.monotonic() - start, self.executor_input)
+
+    return StageContainer
+
+
+def _begin(context: LocalContext, executor_input: dict[str, Any]) -> str:
+    output_file = Path(executor_input["outputs"]["outputFile"])
+    task = output_file.parent.name
+    context.run = output_file.parent.parent.name
+    # A retry must not be taken for done by what an earlier attempt left.
+    output_file.unlink(missing_ok=True)
+    output_file.parent.mkdir(parents=True, exist_ok=True)
+    number = f"[{context.stages.index(task) + 1}/{len(context.stages)}] " if task in context.stages else ""
+    width = min(shutil.get_terminal_size().columns, 100)
+    context.say(f"{number}{task} ".ljust(width, "-"))
+    return task
+
+
+def _finish(
+    context: LocalContext, task: str, code: int, seconds: float, executor_input: dict[str, Any]
+) -> status.Status:
+    if code == 0 and not Path(executor_input["outputs"]["outputFile"]).is_file():
+        context.say(f"{task}: ended without its executor output, so it counts as failed")
+        code = 1
+    context.done[task] = code
+    context.say(f"{task}: {'done' if code == 0 else f'failed with exit status {code}'} after {seconds:.0f} s")
+    return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the stage's process group to end, then insist."""
+    for sign, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        if process.poll() is not None:
+            return
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            return
+        # A second Ctrl-C while we wait must not leave the stage behind.
+        waiter = threading.Thread(target=process.wait, daemon=True)
+        waiter.start()
+        waiter.join(patience)

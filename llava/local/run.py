@@ -1,0 +1,266 @@
+"""Run a compiled package on this machine.
+
+The package is the one a cluster gets. Read in memory, two things change: retries go, because a person is watching,
+and in a run by processes every image reference gets a fingerprint of the code, because that is the part of kfp's cache
+key that on a cluster says which code ran.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from kfp import components, dsl, local
+from pydantic import BaseModel, ConfigDict, Field
+
+from llava import storage
+from llava.errors import SettingsError, UserError
+from llava.local.handlers import LocalContext, docker_handler_of, process_handler_of
+from llava.local.symbol import docker_handler, process_handler
+
+RUN_RECORD = "run.json"
+CACHE_FOLDER = ".kfp_cache"
+
+
+class RunFailed(UserError):
+    """A stage of the run failed; it has said why above."""
+
+
+class RunOutput(BaseModel):
+    """One artifact of a finished run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str
+    metadata: dict[str, Any]
+    cached: bool = Field(description="made by an earlier run, found in the cache by this one")
+
+
+class RunRecord(BaseModel):
+    """What a finished local run leaves as `run.json` in its folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = 1
+    pipeline: str
+    run: str
+    arguments: dict[str, Any]
+    outputs: dict[str, RunOutput]
+    ran: list[str] = Field(description="tasks that really ran; the others came from the cache")
+    seconds: float
+    finished_unix: float
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Where and how a package runs.
+
+    Attributes:
+        root: local folder for kfp's bookkeeping, its cache, and the artifacts unless `artifacts` is given.
+        artifacts: path or s3:// URI below which artifacts go.
+        runner: processes of this machine, or Docker containers of the package's images.
+        docker: arguments of `docker run` as docker-py names them (`user`, `read_only`, `mounts`, ...).
+        interpreters: image prefix -> interpreter, for images whose dependencies lie in another environment.
+        environment: variables set for every stage.
+        cache: whether earlier results may be used again.
+        salt: anything else the results depend on (the content of a data folder, say), mixed into the cache key.
+    """
+
+    root: Path
+    artifacts: str | None = None
+    runner: Literal["subprocess", "docker"] = "subprocess"
+    docker: Mapping[str, Any] = field(default_factory=dict)
+    interpreters: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cache: bool = True
+    salt: str = ""
+
+
+def run_package(package: Path, arguments: Mapping[str, Any], options: LocalOptions) -> RunRecord:
+    """Run a compiled package to its end.
+
+    Raises:
+        SettingsError: the package or an argument is not what the package needs.
+        RunFailed: a stage failed.
+    """
+    documents = [document for document in yaml.safe_load_all(package.read_text()) if document]
+    spec = documents[0]
+    values = check_arguments(spec, arguments)
+    root = options.root.resolve()
+    _adapt(spec, code_fingerprint(options.salt) if options.runner == "subprocess" else "")
+    context = LocalContext(
+        root=root,
+        artifacts=options.artifacts or str(root),
+        interpreters=dict(options.interpreters),
+        environment={"LLAVA_NO_LAUNCHER": "1", "PYTHONUNBUFFERED": "1", **options.environment},
+        stages=_task_order(spec),
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    cache = root / CACHE_FOLDER / hashlib.sha256(context.artifacts.encode()).hexdigest()[:12]
+    prune_cache(cache)
+    start, started = time.monotonic(), datetime.datetime.now()
+    with _kfp_local(context, options, cache):
+        component = components.load_component_from_text(yaml.safe_dump_all(documents, sort_keys=False))
+        try:
+            produced = component(**values).outputs
+        except RuntimeError as error:
+            failed = [task for task, code in context.done.items() if code]
+            if not failed:
+                raise
+            raise RunFailed(f"stage {failed[-1]!r} failed; what it said stands above") from error
+
+    pipeline = spec["pipelineInfo"]["name"]
+    # kfp names the run's folder itself; when everything came from the cache, it made none.
+    name = context.run or f"{pipeline}-{started:%Y-%m-%d-%H-%M-%S-%f}"
+    outputs = {key: _output(artifact, storage.join(context.artifacts, name)) for key, artifact in produced.items()}
+    record = RunRecord(
+        pipeline=pipeline,
+        run=name,
+        arguments=values,
+        outputs=outputs,
+        ran=list(context.done),
+        seconds=round(time.monotonic() - start, 3),
+        finished_unix=time.time(),
+    )
+    for place in dict.fromkeys((str(root), context.artifacts)):
+        storage.write_json(storage.join(place, name, RUN_RECORD), record.model_dump(mode="json"))
+    return record
+
+
+def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as the package's types: text from a command line becomes numbers, booleans, JSON.
+
+    Raises:
+        SettingsError: naming every unknown, missing or unreadable argument at once.
+    """
+    declared = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+    faults, values = [], {}
+    for name, value in arguments.items():
+        if name not in declared:
+            faults.append(f"{name}: no such parameter; known: {', '.join(sorted(declared))}")
+            continue
+        try:
+            values[name] = _as_type(value, declared[name]["parameterType"])
+        except ValueError as error:
+            faults.append(f"{name}: found {value!r}; expected {error}")
+    missing = [
+        n for n, d in declared.items() if not d.get("isOptional") and "defaultValue" not in d and n not in values
+    ]
+    faults += [f"{name}: missing; it is required: {declared[name].get('description', '')}" for name in missing]
+    if faults:
+        raise SettingsError("\n".join(f"pipeline parameter {fault}" for fault in faults))
+    return values
+
+
+def code_fingerprint(salt: str = "") -> str:
+    """Hash over the code and recipes that local stages run, 12 hex digits."""
+    package = Path(str(resources.files("llava")))
+    recipes = package.parent / "recipes"
+    digest = hashlib.sha256(salt.encode())
+    for folder in (package, recipes):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+            digest.update(path.relative_to(package.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def prune_cache(cache: Path) -> None:
+    """Forget entries whose artifacts are gone from their object store; kfp looks after those on disk itself."""
+    for entry in cache.glob("*.json"):
+        outputs = json.loads(entry.read_text()).values()
+        uris = [output["uri"] for output in outputs if isinstance(output, dict) and "uri" in output]
+        if not all(storage.exists(uri) for uri in uris if storage.is_remote(uri)):
+            entry.unlink()
+
+
+def _as_type(value: Any, kind: str) -> Any:
+    if not isinstance(value, str) or kind == "STRING":
+        return str(value) if kind == "STRING" else value
+    readers = {"NUMBER_INTEGER": (int, "a whole number"), "NUMBER_DOUBLE": (float, "a number")}
+    if kind in readers:
+        read, expected = readers[kind]
+        try:
+            return read(value)
+        except ValueError:
+            raise ValueError(expected) from None
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError("JSON") from None
+    expected_type = {"BOOLEAN": bool, "LIST": list, "STRUCT": dict}[kind]
+    if not isinstance(parsed, expected_type):
+        raise ValueError({"BOOLEAN": "true or false", "LIST": "a JSON list", "STRUCT": "a JSON object"}[kind])
+    return parsed
+
+
+def _adapt(spec: dict[str, Any], fingerprint: str) -> None:
+    for component in (spec["root"], *spec.get("components", {}).values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    if fingerprint:
+        for executor in spec["deploymentSpec"]["executors"].values():
+            if "container" in executor:
+                executor["container"]["image"] += f"+{fingerprint}"
+
+
+def _task_order(spec: Mapping[str, Any]) -> list[str]:
+    tasks = spec["root"]["dag"]["tasks"]
+    runnable = {
+        name
+        for name, component in spec["components"].items()
+        if "container" in spec["deploymentSpec"]["executors"].get(component.get("executorLabel", ""), {})
+    }
+    ordered: list[str] = []
+
+    def visit(name: str) -> None:
+        for before in sorted(tasks[name].get("dependentTasks", [])):
+            visit(before)
+        component = tasks[name]["componentRef"]["name"]
+        if component in runnable and (label := component.removeprefix("comp-")) not in ordered:
+            ordered.append(label)
+
+    for name in sorted(tasks):
+        visit(name)
+    return ordered
+
+
+@contextlib.contextmanager
+def _kfp_local(context: LocalContext, options: LocalOptions, cache: Path) -> Iterator[None]:
+    """kfp.local set up for one run; its own log goes to a file, so that the terminal belongs to the stages."""
+    with contextlib.ExitStack() as stack:
+        if options.runner == "docker":
+            runner: Any = local.DockerRunner(**options.docker)
+            stack.enter_context(docker_handler(docker_handler_of(context)))
+        else:
+            runner = local.SubprocessRunner(use_venv=False)
+            stack.enter_context(process_handler(process_handler_of(context)))
+            # In Docker kfp itself prints what the container says; that must stay on the terminal.
+            log = stack.enter_context((context.root / "kfp.log").open("a", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(log))
+        local.init(
+            runner=runner,
+            pipeline_root=str(context.root),
+            raise_on_error=True,
+            enable_caching=options.cache,
+            cache_root=str(cache),
+        )
+        stack.enter_context(warnings.catch_warnings())
+        # "accelerator has no effect in the current local runner", for every task.
+        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
+        warnings.filterwarnings("ignore", message=".*using the remote file.*")
+        yield
+
+
+def _output(artifact: dsl.Artifact, run_root: str) -> RunOutput:
+    return RunOutput(
+        uri=artifact.uri, metadata=dict(artifact.metadata), cached=not artifact.uri.startswith(f"{run_root}/")
+    )

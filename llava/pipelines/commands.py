@@ -1,0 +1,172 @@
+"""The command line of `pipeline.py`.
+
+The factory that makes pipelines (`pipeline.build`) is handed in, because it stands above this package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+import yaml
+
+from llava import storage
+from llava.errors import SettingsError, UserError
+from llava.pipelines.graph import package_names
+from llava.pipelines.package import compile_package
+from llava.pipelines.resources import ClusterOptions
+
+Build = Callable[..., Any]
+PACKAGES = Path("build/pipelines")
+
+ParamOption = Annotated[
+    list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A pipeline parameter; repeat")
+]
+FileOption = Annotated[
+    str | None, typer.Option("--params", help="YAML or JSON file of pipeline parameters (path or URI)")
+]
+PackageOption = Annotated[str, typer.Option("--package", help="full, from-<stage> or only-<stage>")]
+LockOption = Annotated[Path | None, typer.Option("--images", help="Lock file of images [default: images.lock.json]")]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A pod label, for cost reports; repeat")
+]
+QueueOption = Annotated[str, typer.Option("--queue", help="Kueue LocalQueue")]
+PriorityOption = Annotated[str, typer.Option("--priority", help="Kueue priority class")]
+
+
+def make_app(build: Build) -> typer.Typer:
+    """The commands over a factory of pipelines."""
+    app = typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="LLaVA's pipelines."
+    )
+
+    @app.command("compile")
+    def compile_command(
+        from_stage: Annotated[
+            str | None, typer.Option("--from", help="Only the package that starts at this stage")
+        ] = None,
+        only_stage: Annotated[str | None, typer.Option("--only", help="Only the package of this one stage")] = None,
+        out: Annotated[Path, typer.Option(help="Folder to write to")] = PACKAGES,
+        images: LockOption = None,
+        require_pinned: Annotated[
+            bool, typer.Option("--require-pinned", help="Fail when an image is not pinned by digest")
+        ] = False,
+        queue: QueueOption = "",
+        priority: PriorityOption = "",
+        label: LabelOption = None,
+    ) -> None:
+        """Compile and lint the packages: all of them, or one."""
+        if from_stage and only_stage:
+            raise SettingsError("--from and --only exclude each other")
+        names = [f"from-{from_stage}"] if from_stage else [f"only-{only_stage}"] if only_stage else package_names()
+        options = ClusterOptions(queue, priority, _pairs(label, "--label"))
+        loose: set[str] = set()
+        for name in names:
+            path, found = compile_package(build, name, out, options, images)
+            loose |= set(found)
+            typer.echo(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+        if loose:
+            text = f"not pinned by digest: {', '.join(sorted(loose))}"
+            if require_pinned:
+                raise SettingsError(f"{text}; build the images and update images.lock.json")
+            typer.echo(f"note: {text} (a development build; CI pins them)", err=True)
+
+    @app.command()
+    def run(
+        param: ParamOption = None,
+        params: FileOption = None,
+        package: PackageOption = "full",
+        root: Annotated[str, typer.Option(help="Folder, or s3:// URI, for artifacts")] = "runs/local",
+        work: Annotated[
+            Path | None, typer.Option(help="Folder for bookkeeping and cache [default: ROOT, or runs/local]")
+        ] = None,
+        runner: Annotated[
+            str, typer.Option(help="subprocess: stages as processes here; docker: in their images")
+        ] = "subprocess",
+        docker: Annotated[str, typer.Option(help="Arguments of docker run as docker-py names them, as JSON")] = "{}",
+        interpreter: Annotated[
+            list[str] | None, typer.Option(metavar="IMAGE=PYTHON", help="Interpreter for an image; repeat")
+        ] = None,
+        images: LockOption = None,
+        cache: Annotated[bool, typer.Option(help="Use results of earlier runs")] = True,
+        salt: Annotated[str, typer.Option(help="Anything else the results depend on; mixed into the cache key")] = "",
+    ) -> None:
+        """Compile a package and run it on this machine."""
+        from llava.local.run import LocalOptions, run_package
+
+        if runner not in ("subprocess", "docker"):
+            raise SettingsError(f"--runner: found {runner!r}; expected subprocess or docker")
+        kind: Literal["subprocess", "docker"] = "docker" if runner == "docker" else "subprocess"
+        remote = storage.is_remote(root)
+        folder = work or (Path("runs/local") if remote else storage.local_path(root))
+        compiled, _ = compile_package(build, package, folder / "packages", ClusterOptions(), images)
+        options = LocalOptions(
+            root=folder,
+            artifacts=root if remote else None,
+            runner=kind,
+            docker=_json_object(docker, "--docker"),
+            interpreters=_pairs(interpreter, "--interpreter"),
+            cache=cache,
+            salt=salt,
+        )
+        record = run_package(compiled, read_parameters(params, param), options)
+        typer.echo(f"{record.pipeline}: done after {record.seconds:.0f} s")
+        for name, output in sorted(record.outputs.items()):
+            typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+
+    return app
+
+
+def main(build: Build, argv: list[str] | None = None) -> int:
+    """Entry point of `pipeline.py`; exit status 2 after a message for what the user can put right."""
+    try:
+        make_app(build)(argv, standalone_mode=True)
+    except UserError as error:
+        typer.echo(f"pipeline: {error}", err=True)
+        return 2
+    except KeyboardInterrupt:
+        typer.echo("pipeline: interrupted", err=True)
+        return 130
+    return 0
+
+
+def read_parameters(file: str | None, pairs: list[str] | None) -> dict[str, Any]:
+    """Parameters from a file, and over them those of the command line.
+
+    Raises:
+        SettingsError: the file is no mapping, or a pair has no `=`.
+    """
+    values: dict[str, Any] = {}
+    if file:
+        try:
+            read = yaml.safe_load(storage.read_text(file))
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{file}: not YAML: {error}") from error
+        if not isinstance(read, dict):
+            raise SettingsError(f"{file}: found {type(read).__name__}; expected a mapping of parameters")
+        values.update(read)
+    values.update(_pairs(pairs, "--param"))
+    return values
+
+
+def _pairs(pairs: list[str] | None, flag: str) -> Mapping[str, str]:
+    found = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise SettingsError(f"{flag}: found {pair!r}; expected NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _json_object(text: str, flag: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{flag}: not JSON ({error}): {text!r}") from error
+    if not isinstance(value, dict):
+        raise SettingsError(f"{flag}: found {text!r}; expected a JSON object")
+    return value
