@@ -6,6 +6,7 @@ defaults and descriptions are decided in `llava/stages/`. This keeps the two the
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,13 @@ def component_source(stage: Stage) -> str:
         required.append(f"{name}: dsl.Output[dsl.{_extra(info)['kfp_type']}]")
     parameters = "".join(f"    {line},\n" for line in (*required, *optional))
     lines = "".join(_argument_doc(name, text or "") for name, text in described)
-    typing = "from typing import Optional\n\n" if "Optional[" in parameters else ""
+    typing = "# ruff: noqa: UP045\nfrom typing import Optional\n\n" if "Optional[" in parameters else ""
     # kfp reads annotations, not their text: no `from __future__ import annotations`, and Optional where kfp wants it.
     return f'''"""The Kubeflow component of the {stage.name} stage.
 
 Written from `llava/stages/{stage.name}.py` by `python -m components.sync`: change it there.
 """
 
-# ruff: noqa: UP045, E501
 {typing}from kfp import dsl
 
 from components.images import image_of
@@ -147,7 +147,7 @@ def main() -> int:
 
 
 def _argument_doc(name: str, text: str) -> str:
-    return f"        {name}: {' '.join(text.split())}\n"
+    return textwrap.fill(f"{name}: {text}", 120, initial_indent=" " * 8, subsequent_indent=" " * 12) + "\n"
 
 
 def _cell(text: str | None) -> str:

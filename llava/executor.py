@@ -187,6 +187,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", choices=sorted(STAGE_MODULES))
     parser.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow puts for {{$}}")
     arguments = parser.parse_args(argv)
+    # Progress is told by telemetry; a hub's bars only fill a pod's log.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
     def work() -> None:
         try:

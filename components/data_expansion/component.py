@@ -20,36 +20,71 @@ def expand(
     split: str = "train",
     kinds: str = "conversation,detail,reasoning",
     expansion_recipe: str = "coco",
-    teacher: str = "offline",
-    naive_form: str = "plain",
-    image_position: str = "before",
-    captions_per_image: int = 1,
     limit: int = 0,
     seed: int = 0,
-    gates_off: str = "",
+    teacher: str = "offline",
+    teacher_endpoint: str = "",
+    teacher_model: str = "",
+    max_cost: float = 0.0,
+    allow_partial: bool = False,
+    prices: str = "",
+    requests_per_minute: float = 0.0,
+    tokens_per_minute: float = 0.0,
+    concurrency: int = 32,
+    request_timeout_s: float = 120.0,
+    max_retries: int = 8,
+    max_repairs: int = 2,
     ledger_uri: str = "",
+    naive_form: str = "plain",
+    captions_per_image: int = 1,
+    image_position: str = "before",
+    region_frame: str = "padded",
+    mixture: str = "",
+    blocklist_uri: str = "",
+    gates_off: str = "",
+    judge_sample: int = 0,
+    judge_model: str = "",
+    preview_rows: int = 12,
     max_bad_rows: float = 0.01,
     max_dropped: float = 0.5,
 ) -> dsl.ContainerSpec:
     """Expand captions and boxes into rows for both training stages
 
     Args:
-        annotations_uri: COCO annotations folder (captions_*.json, instances_*.json), or comma-separated files
-        images_uri: Folder or URI that image paths start from; only the preview reads pictures
+        annotations_uri: COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or
+            image-caption lists (blip_laion JSON, JSON lines, CSV)
+        images_uri: Folder or URI that image paths start from; only the preview reads it
         image_prefix: Put before each file name in the rows, e.g. train2017
         split: Which files of an annotations folder: captions_<split>*.json
-        kinds: Kinds of instruct rows, comma-separated; also naive, region
+        kinds: Instruction rows to make; also: naive, region
         expansion_recipe: Name, folder or URI of an expansion recipe
-        teacher: offline: deterministic, free; openai: any compatible endpoint
-        naive_form: pretrain_data: caption alone, or with a brief question
-        image_position: Image before or after the first question
-        captions_per_image: Naive pairs per picture in pretrain_data; 0: every caption
-        limit: Use only this many pictures; 0: all
+        limit: Use only so many pictures; 0: all
         seed: Decides every random choice
-        gates_off: Quality gates to leave out, comma-separated
+        teacher: offline: deterministic and free; openai: any OpenAI-compatible endpoint
+        teacher_endpoint: Base URL of the endpoint; empty: the client's default
+        teacher_model: Model name as the endpoint knows it
+        max_cost: Budget in the price table's currency, earlier replies in the ledger included; 0: none
+        allow_partial: When the budget is used up, build the rows from what was answered
+        prices: Price table (YAML); empty: the bundled one
+        requests_per_minute: Rate limit; 0: none
+        tokens_per_minute: Rate limit on input and output tokens; 0: none
+        concurrency: Most requests in flight; fewer when the teacher is slow
+        request_timeout_s: Seconds before a request is given up and retried
+        max_retries: Retries of one request after errors that may pass
+        max_repairs: Further paid attempts after a reply that cannot be used
         ledger_uri: Ledger folder shared between runs; empty: beside instruct_data
-        max_bad_rows: Largest share of broken annotation rows before the stage stops
-        max_dropped: Largest share of dropped replies before the stage stops
+        naive_form: pretrain_data: the caption alone, or with a brief question
+        captions_per_image: Naive pairs per picture in pretrain_data; 0: every caption
+        image_position: Image before or after the first question
+        region_frame: Region boxes as fractions of the original picture or of its padded square
+        mixture: Mixture file (YAML) that combines generated and external data; empty: none
+        blocklist_uri: Files with ids or names of evaluation pictures, comma-separated
+        gates_off: Quality gates to leave out, comma-separated
+        judge_sample: Replies per kind and gate that a judge looks at; 0: no judge
+        judge_model: Judge's model at the same endpoint; empty: the teacher's
+        preview_rows: Rows per kind and gate in the report
+        max_bad_rows: Largest share of broken annotation rows
+        max_dropped: Largest share of replies dropped or missing
         pretrain_data: Naive pairs for feature alignment, LLaVA JSON
         instruct_data: Instruction rows, LLaVA JSON
         report: What was made, what was dropped, and a preview
