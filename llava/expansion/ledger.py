@@ -79,7 +79,7 @@ class Ledger:
         self._readers: dict[int, IO[bytes]] = {}
         self._final: dict[str, tuple[int, int]] = {}
         self._attempts: dict[str, int] = {}
-        self._dropped: set[str] = set()
+        self._output: dict[str, tuple[int, int]] = {}
         for path in sorted(self._folder.glob("segment-*.jsonl")):
             self._load(path)
         self._own: int | None = None
@@ -108,6 +108,11 @@ class Ledger:
             reader = self._readers[segment] = self._segments[segment].open("rb")
         reader.seek(offset)
         return _entry(json.loads(reader.readline()))
+
+    def mean_output(self, kind: str) -> float | None:
+        """Mean output tokens of the replies of one kind; None without any."""
+        tokens, replies = self._output.get(kind, (0, 0))
+        return tokens / replies if replies else None
 
     def entries(self) -> Iterator[Entry]:
         """Every entry ever written, unusable attempts included, in order of segments."""
@@ -183,10 +188,11 @@ class Ledger:
     def _count(self, entry: Entry, segment: int, offset: int) -> None:
         if entry.final:
             self._final.setdefault(entry.id, (segment, offset))
-            if entry.status == "dropped":
-                self._dropped.add(entry.id)
         self._attempts[entry.id] = max(self._attempts.get(entry.id, 0), entry.attempt)
         self.cost += entry.cost
+        if entry.usage.output:
+            tokens, replies = self._output.get(entry.kind, (0, 0))
+            self._output[entry.kind] = (tokens + entry.usage.output, replies + 1)
         self.usage = Usage(
             self.usage.input + entry.usage.input,
             self.usage.cached_input + entry.usage.cached_input,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -38,6 +38,9 @@ class Sampling(Strict):
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(1024, ge=1)
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="What the endpoint calls that limit"
+    )
 
 
 class KindRecipe(Strict):
@@ -89,6 +92,13 @@ class KindRecipe(Strict):
         return sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode())
 
 
+class JudgeRecipe(Strict):
+    """How a sampled judge is asked; `judge.yaml`."""
+
+    system: str = Field(min_length=1)
+    max_tokens: int = Field(200, ge=1)
+
+
 class ExpansionRecipe(Strict):
     """A whole recipe folder."""
 
@@ -99,8 +109,12 @@ class ExpansionRecipe(Strict):
         default_factory=dict, description="Category -> words that mean it, for the gates"
     )
     ambiguous: list[str] = Field(default_factory=list, description="Category words that often mean something else")
+    phrases: list[str] = Field(
+        default_factory=list, description="Phrases in which a category word means something else"
+    )
     kinds: dict[str, KindRecipe] = Field(default_factory=dict)
     questions: dict[str, list[str]] = Field(default_factory=dict)
+    judge: JudgeRecipe | None = None
 
     def kind(self, name: str) -> KindRecipe:
         """The kind of that name.
@@ -143,6 +157,7 @@ def load_expansion_recipe(name_or_uri: str) -> ExpansionRecipe:
         ) from error
     kinds: dict[str, Any] = {}
     questions: dict[str, Any] = {}
+    judge: Any = None
     for item in storage.list_files(root):
         folder, _, name = item.path.rpartition("/")
         source = storage.join(root, item.path)
@@ -151,10 +166,14 @@ def load_expansion_recipe(name_or_uri: str) -> ExpansionRecipe:
             if kind.name in kinds or kind.name in BUILT_IN_KINDS:
                 raise SettingsError(f"{source}: name: {kind.name!r} is taken; every kind needs its own name")
             kinds[kind.name] = kind.model_dump()
+        elif item.path == "judge.yaml":
+            judge = validate(JudgeRecipe, _yaml(source), source).model_dump()
         elif folder == "questions" and name.endswith(".yaml"):
             questions[name.removesuffix(".yaml")] = _yaml(source)
     recipe = validate(
-        ExpansionRecipe, {**data, "kinds": kinds, "questions": questions}, storage.join(root, "recipe.yaml")
+        ExpansionRecipe,
+        {**data, "kinds": kinds, "questions": questions, "judge": judge},
+        storage.join(root, "recipe.yaml"),
     )
     for wanted, where in [
         (recipe.brief_questions, "brief_questions"),

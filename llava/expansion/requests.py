@@ -34,6 +34,7 @@ class Request:
     temperature: float
     top_p: float
     max_tokens: int
+    limit_name: str = "max_tokens"
 
     def body(self) -> dict[str, Any]:
         """The body of `POST /chat/completions`."""
@@ -42,7 +43,7 @@ class Request:
             "messages": [*self.prefix, {"role": "user", "content": self.context}],
             "temperature": self.temperature,
             "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
+            self.limit_name: self.max_tokens,
         }
 
 
@@ -61,7 +62,7 @@ def requests_of(kind: KindRecipe, model: str, pictures: Iterable[Picture], seed:
         digest.update(f"{picture.image}\n{context}".encode())
         yield Request(
             digest.hexdigest()[:32], kind.name, picture, prefix, context, model,
-            sampling.temperature, sampling.top_p, sampling.max_tokens,
+            sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.limit_name,
         )  # fmt: skip
 
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from llava.errors import SettingsError
+from llava.expansion.gates.balance import BalanceGate
 from llava.expansion.gates.base import Finding, Gate, Sample
+from llava.expansion.gates.blocklist import BlocklistGate
+from llava.expansion.gates.duplicates import DuplicateGate
+from llava.expansion.gates.geometry import CountGate, SideGate
 from llava.expansion.gates.grammar import GrammarGate
+from llava.expansion.gates.grounding import GroundingGate
+from llava.expansion.gates.leakage import LeakageGate
+from llava.expansion.gates.personal import PersonalDataGate
+from llava.expansion.gates.refusal import RefusalGate
+from llava.expansion.gates.repetition import RepetitionGate
 from llava.expansion.gates.truncation import TruncationGate
+from llava.expansion.nouns import NounFinder
 from llava.expansion.recipe import ExpansionRecipe
 
 
@@ -16,25 +27,46 @@ class Panel:
 
     Args:
         recipe: nouns for grounding, soft gates of each kind.
+        categories: of the annotations; without any, grounding, counts and sides have nothing to check against.
+        blocked: numeric ids of evaluation pictures.
         off: names of gates to leave out.
 
     Raises:
         SettingsError: `off` names no gate.
     """
 
-    def __init__(self, recipe: ExpansionRecipe, *, off: set[str]) -> None:
-        gates: list[Gate] = [GrammarGate(), TruncationGate()]
+    def __init__(
+        self, recipe: ExpansionRecipe, categories: Sequence[str], *, blocked: frozenset[int], off: set[str]
+    ) -> None:
+        finder = NounFinder(categories, recipe.nouns, recipe.ambiguous, recipe.phrases) if categories else None
+        gates: list[Gate] = [
+            BlocklistGate(blocked),
+            GrammarGate(),
+            TruncationGate(),
+            RefusalGate(),
+            PersonalDataGate(),
+            LeakageGate(),
+            RepetitionGate(),
+            GroundingGate(finder),
+            CountGate(finder),
+            SideGate(finder),
+            DuplicateGate(),
+            BalanceGate(),
+        ]
         names = [gate.name for gate in gates]
         unknown = off - set(names)
         if unknown:
             raise SettingsError(f"gates_off: found {', '.join(sorted(unknown))}; known gates: {', '.join(names)}")
         self.gates = [gate for gate in gates if gate.name not in off]
+        self.names = [gate.name for gate in self.gates]
+        self.seen = 0
         self.hard: Counter[str] = Counter()
         self.soft: Counter[str] = Counter()
 
     def judge(self, sample: Sample) -> list[Finding]:
         """All findings up to and including the first hard one: a dropped row has one reason."""
         findings = []
+        self.seen += 1
         for gate in self.gates:
             reason = gate.check(sample)
             if not reason:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from llava.expansion.english import NUMBERS, plural
+
+__all__ = ["NUMBERS", "plural"]
+
 COLOURS = (
     "red", "green", "blue", "yellow", "orange", "purple", "white", "black", "brown", "gray", "grey", "pink", "silver", "golden",
 )  # fmt: skip
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 SHAPES = (
     "circle",
     "square",
@@ -58,29 +61,6 @@ CERTAINLY_NAMED = (
     "boat",
 )
 KNOWN_NOUNS = frozenset((*SHAPES, *(noun for noun in COCO if noun != "orange"), *THINGS))
-_IRREGULAR = {
-    "man": "men",
-    "woman": "women",
-    "child": "children",
-    "person": "people",
-    "sheep": "sheep",
-    "knife": "knives",
-    "skis": "skis",
-    "scissors": "scissors",
-}
-
-
-def plural(noun: str) -> str:
-    """`circle` -> `circles`, `cross` -> `crosses`, `man` -> `men`."""
-    if noun in _IRREGULAR:
-        return _IRREGULAR[noun]
-    if noun.endswith(("s", "sh", "ch", "x")):
-        return f"{noun}es"
-    if noun.endswith("y") and noun[-2] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return f"{noun}s"
-
-
 PLURALS = {**{plural(noun): noun for noun in sorted(KNOWN_NOUNS)}, "shapes": "shape"}
 
 

@@ -1,0 +1,124 @@
+"""From a job and its ledger to files: rows, provenance, dropped replies, mixture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from llava import storage
+from llava.expansion.assembly import assemble
+from llava.expansion.gates import Panel
+from llava.expansion.job import Job
+from llava.expansion.ledger import Ledger
+from llava.expansion.mixture import PartCount, load_mixture, mix
+from llava.expansion.naive import ImagePosition, naive_rows
+from llava.expansion.provenance import Provenance
+from llava.expansion.regions import RegionFrame, region_rows
+from llava.expansion.rows import Row, RowFile
+from llava.expansion.sampling import Sampler
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """How rows look, whatever their kind."""
+
+    image_position: ImagePosition
+    region_frame: RegionFrame
+    region_turns: int = 6
+
+
+@dataclass
+class Built:
+    """What was written."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    teachers: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    parts: list[PartCount] = field(default_factory=list)
+
+
+def build_rows(
+    job: Job,
+    ledger: Ledger,
+    panel: Panel,
+    sampler: Sampler,
+    uri: str,
+    *,
+    options: RowOptions,
+    mixture: str,
+    progress: Callable[[int, int], None],
+) -> Built:
+    """Write the instruction rows to `uri`, and beside it `.provenance.jsonl` and `.dropped.jsonl`.
+
+    With a mixture file the generated rows go to `.generated.json` and `uri` holds the mixed list.
+
+    Raises:
+        DataError: a part of the mixture cannot be used.
+    """
+    built = Built()
+    kinds: list[str] = []
+    generated = f"{uri}.generated.json" if mixture else uri
+    provenance = Provenance(job.recipe, panel.names)
+    with ExitStack() as files:
+        rows = files.enter_context(RowFile(generated))
+        origins = files.enter_context(RowFile(f"{uri}.provenance.jsonl", lines=True))
+        drops = files.enter_context(RowFile(f"{uri}.dropped.jsonl", lines=True))
+
+        def keep(row: Row) -> None:
+            rows.add(row.as_json())
+            built.kept[row.kind] += 1
+            kinds.append(row.kind)
+
+        for row in _built_in_rows(job, options):
+            keep(row)
+            origins.add(provenance.built_in(row))
+        results = assemble(
+            job.requests(), ledger, job.recipe, panel, image_position=options.image_position, seed=job.seed
+        )
+        for done, result in enumerate(results, 1):
+            if result.row is not None:
+                keep(result.row)
+                origins.add(provenance.kept(result))
+            else:
+                built.dropped[result.request.kind] += 1
+                built.unanswered += result.entry is None
+                drops.add(provenance.dropped(result))
+            if result.entry is not None:
+                built.teachers[result.entry.model] += 1
+                sampler.see(result)
+            progress(done, sum(built.dropped.values()))
+    built.rows = rows.count
+    if mixture:
+        mixed, built.parts = mix(load_mixture(mixture), generated, kinds)
+        with RowFile(uri) as file:
+            for mixed_row in mixed:
+                file.add(mixed_row)
+        built.rows = file.count
+    elif storage.exists(f"{uri}.generated.json"):
+        storage.delete(f"{uri}.generated.json")  # of an earlier run with a mixture
+    return built
+
+
+def _built_in_rows(job: Job, options: RowOptions) -> Iterator[Row]:
+    if "naive" in job.kinds:
+        yield from naive_rows(
+            job.pictures(),
+            questions=job.recipe.questions[job.recipe.brief_questions],
+            with_question=True,
+            image_position=options.image_position,
+            captions_per_image=1,
+            # Another draw than for the alignment stage: a picture then brings two of its captions.
+            seed=job.seed + 1,
+        )
+    if "region" in job.kinds:
+        yield from region_rows(
+            job.pictures(),
+            frame=options.region_frame,
+            image_position=options.image_position,
+            max_turns=options.region_turns,
+            seed=job.seed,
+        )

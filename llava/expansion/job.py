@@ -1,0 +1,84 @@
+"""What is to be expanded, resolved once: recipe, kinds, pictures, teacher's name. Shared by the stage and the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llava.errors import DataError, SettingsError
+from llava.expansion.gates.blocklist import BlocklistGate, read_blocklist
+from llava.expansion.pictures import Corpus, Picture
+from llava.expansion.recipe import BUILT_IN_KINDS, ExpansionRecipe, KindRecipe, load_expansion_recipe
+from llava.expansion.requests import Request, all_requests
+from llava.expansion.sources.opening import open_corpus
+
+
+@dataclass(frozen=True)
+class Job:
+    """Attributes:
+    kinds: all kinds asked for, built-in ones included, in the order given.
+    taught: the kinds a teacher writes.
+    model: the teacher's name, part of every request's id.
+    blocked: numeric ids of pictures that must give no row.
+    """
+
+    recipe: ExpansionRecipe
+    kinds: tuple[str, ...]
+    taught: tuple[KindRecipe, ...]
+    corpus: Corpus
+    model: str
+    seed: int
+    blocked: frozenset[int]
+
+    def pictures(self) -> Iterator[Picture]:
+        """All pictures but the blocked ones: nothing is paid for those."""
+        if not self.blocked:
+            return iter(self.corpus)
+        gate = BlocklistGate(self.blocked)
+        return (picture for picture in self.corpus if not gate.reason(picture.image_id))
+
+    def requests(self, kinds: Sequence[KindRecipe] | None = None) -> Iterator[Request]:
+        """Every request, kind after kind; the same in every run."""
+        for kind in self.taught if kinds is None else kinds:
+            yield from all_requests([kind], self.model, self.pictures(), self.seed)
+
+
+def open_job(
+    *,
+    annotations_uri: str,
+    split: str,
+    image_prefix: str,
+    kinds: str,
+    expansion_recipe: str,
+    model: str,
+    limit: int,
+    seed: int,
+    blocklist_uri: str,
+    max_bad_rows: float,
+) -> Job:
+    """Read recipe, block-list and annotations.
+
+    Raises:
+        SettingsError: an unknown kind or recipe.
+        DataError: annotations that cannot be used, or too many broken rows in them.
+    """
+    recipe = load_expansion_recipe(expansion_recipe)
+    names = split_names(kinds)
+    if not names:
+        offered = ", ".join([*recipe.kinds, *BUILT_IN_KINDS])
+        raise SettingsError(f"kinds: empty; expected some of {offered}")
+    taught = tuple(recipe.kind(name) for name in names if name not in BUILT_IN_KINDS)
+    blocked = read_blocklist(blocklist_uri) if blocklist_uri else frozenset()
+    corpus = open_corpus(annotations_uri, split=split, image_prefix=image_prefix, limit=limit)
+    bad = len(corpus.problems)
+    if bad > max_bad_rows * max(corpus.rows_read, 1):
+        raise DataError(
+            f"annotations: {bad} of {corpus.rows_read} rows cannot be used, more than max_bad_rows ({max_bad_rows:g}); "
+            f"the first: {corpus.problems[0]}"
+        )
+    return Job(recipe, tuple(names), taught, corpus, model, seed, blocked)
+
+
+def split_names(text: str) -> list[str]:
+    """Comma-separated names, without blanks and repetitions."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -1,0 +1,63 @@
+"""Group commit: replies that arrive while the ledger is being flushed share the next flush."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from llava.expansion.ledger import Entry, Ledger
+
+
+class Journal:
+    """Writes to a ledger from many tasks; an async context manager.
+
+    Args:
+        ledger: no other writer may use it meanwhile.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._more = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def write(self, entry: Entry) -> None:
+        """Return when the entry is durable."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, done))
+        self._more.set()
+        await done
+
+    async def __aenter__(self) -> Journal:
+        self._task = asyncio.create_task(self._flush())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._more.set()
+        if self._task is not None:
+            await self._task
+
+    async def _flush(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            taken, self._waiting = self._waiting, []
+            if taken:
+                try:
+                    await asyncio.to_thread(self._ledger.append, [entry for entry, _ in taken])
+                except Exception as error:
+                    for _, done in taken:
+                        if not done.done():
+                            done.set_exception(error)
+                    continue
+                for _, done in taken:
+                    if not done.done():
+                        done.set_result(None)
+            elif self._closing:
+                return
+            if self._waiting or self._closing:
+                self._more.set()
