@@ -6,6 +6,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from llava.training.lifeline import die_with_parent
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run torchrun; the exit code is 0 only when every rank ended well."""
@@ -13,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    die_with_parent()
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = run.parse_args(list(sys.argv[1:] if arguments is None else arguments))
     try:

@@ -24,6 +24,7 @@ from llava.training import rehearsal, resume, saving, throughput, validation
 from llava.training.checkpoints import CheckpointWriter
 from llava.training.engine import Engine, device_of_this_rank
 from llava.training.job import Failure, Job, Result
+from llava.training.lifeline import die_with_parent
 from llava.training.loop import Loop
 from llava.training.modelling import build_model_for, build_processor_for
 from llava.training.rows import load_rows
@@ -34,6 +35,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # a first step may compile, a checkp
 
 def main(arguments: list[str]) -> int:
     """Entry point; returns the exit code."""
+    die_with_parent()
     job = Job.read(arguments[0])
     rank = int(os.environ["RANK"])
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from llava import storage
 from llava.config import load_recipe
 from llava.training import launch
+from llava.training.checkpoints import list_steps
 from llava.training.job import Job, Result
 from tests.conftest import TinyWorld
 
@@ -81,21 +85,24 @@ def start(job: Job, processes: int, log: Path) -> subprocess.Popen[bytes]:
     path = Path(job.result_uri).with_name("job.json")
     job.write(str(path))
     environment = {**launch._environment(job, processes), "LLAVA_RUN_LOG": str(log)}
-    return subprocess.Popen(launch._command(str(path), processes), env=environment, start_new_session=True)
+    return subprocess.Popen(launch._command(str(path), processes), env=environment)
 
 
-def kill_after(process: subprocess.Popen[bytes], log: Path, step: int, deadline_s: float = 120.0) -> None:
-    """kill -9 all ranks as soon as `step` has been logged.
+def kill_after(process: subprocess.Popen[bytes], job: Job, log: Path, step: int, deadline_s: float = 120.0) -> None:
+    """kill -9 all ranks as soon as `step` has been logged and there is a checkpoint.
 
     Raises:
         AssertionError: they ended before, or never got there.
     """
     limit = time.monotonic() + deadline_s
-    while step not in logged_steps(log):
+    while step not in logged_steps(log) or not list_steps(job.checkpoints_uri):
         assert process.poll() is None, f"ended with {process.returncode} before step {step}"
         assert time.monotonic() < limit, f"step {step} was never reached"
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
+    # Ranks first: torchrun, were it left a moment, would report their end.
+    for rank in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            os.kill(rank.pid, signal.SIGKILL)
     process.wait()
 
 

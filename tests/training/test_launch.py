@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llava import storage
@@ -116,3 +117,26 @@ def test_sigterm_is_passed_on(tmp_path: Path) -> None:
     assert received == [signal.SIGTERM]
     assert mark.read_text() == "told"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+PARENT = """
+import subprocess, sys, time
+child = "import sys, time; from llava.training.lifeline import die_with_parent; die_with_parent(); "
+child += "print('ready', flush=True); time.sleep(60)"
+process = subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_ranks_end_with_a_killed_parent() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert parent.stdout is not None
+    said = {parent.stdout.readline().strip(), parent.stdout.readline().strip()}
+    child = psutil.Process(int((said - {"ready"}).pop()))
+    parent.kill()
+    parent.wait()
+    child.wait(timeout=20)
+    assert not child.is_running()
