@@ -1,0 +1,140 @@
+"""`llava plan`: what a recipe needs and costs, before a GPU is paid for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llava.config import Recipe
+    from llava.model.corpora import Corpus
+    from llava.model.gpus import Gpu
+    from llava.model.plan import StagePlan
+
+app = typer.Typer()
+GIB = 2**30
+
+
+@app.command("plan")
+def plan(
+    recipe: Annotated[str, typer.Option(help="Name of a bundled recipe, or path or URI of one")] = "llava-v1.5-7b",
+    gpu: Annotated[str, typer.Option(help="GPU: l4, a10, l40s, a100-40g, a100, h100, h200, b200")] = "h100",
+    gpus: Annotated[int, typer.Option(help="How many, over all nodes")] = 8,
+    mfu: Annotated[
+        float, typer.Option(help="Assumed share of the peak that useful work reaches (LLaVA's own: 0.21-0.29)")
+    ] = 0.4,
+    price: Annotated[
+        float | None, typer.Option(help="US dollars an hour and GPU; default: a round figure of the table")
+    ] = None,
+    overrides: Annotated[str, typer.Option(help='Recipe fields as JSON: {"finetune.pack_tokens": 4096}')] = "",
+    pretrain_data: Annotated[
+        str, typer.Option(help="Rows to measure with the recipe's tokenizer instead of assumed ones")
+    ] = "",
+    finetune_data: Annotated[str, typer.Option(help="The same for stage 2")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON")] = False,
+) -> None:
+    """Memory by part and ZeRO stage, the pack that fits, steps, FLOPs, hours and cost of a recipe on given GPUs."""
+    from llava.config import load_recipe
+    from llava.model.corpora import default_corpus
+    from llava.model.gpus import gpu_named
+    from llava.model.plan import check_arguments, plan_stage, shape_of
+
+    device = gpu_named(gpu)
+    dollars = device.price if price is None else price
+    check_arguments(gpus, mfu, dollars)
+    loaded = load_recipe(recipe, overrides)
+    shape = shape_of(loaded.model)
+    plans = []
+    for stage, data in (("pretrain", pretrain_data), ("finetune", finetune_data)):
+        corpus = measure(loaded, stage, data) if data else default_corpus(loaded.name, stage)
+        plans.append(plan_stage(loaded, stage, shape, corpus, gpu=device, gpus=gpus, mfu=mfu, price=dollars))  # type: ignore[arg-type]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "recipe": loaded.name,
+                    "gpu": device.name,
+                    "gpus": gpus,
+                    "mfu": mfu,
+                    "price": dollars,
+                    "stages": [p.to_dict() for p in plans],
+                },
+                indent=2,
+            )
+        )
+        return
+    _show(loaded, plans, device, gpus, mfu, dollars)
+
+
+def measure(recipe: Recipe, stage: str, uri: str) -> Corpus:
+    """Averages of a file of rows under the stage's template and tokenizer (at most 2,000 rows, evenly spaced)."""
+    import numpy as np
+
+    from llava.data.labels import encode
+    from llava.data.records import read_records
+    from llava.data.templates import get_template
+    from llava.errors import DataError
+    from llava.model.corpora import Corpus
+    from llava.model.tokens import load_tokenizer
+
+    train = getattr(recipe, stage)
+    tokenizer = load_tokenizer(recipe.model.language_model)
+    template = get_template(train.template)
+    records = read_records(uri).records
+    if not records:
+        raise DataError(f"{uri}: no usable rows")
+    sample = records[:: max(1, len(records) // 2000)]
+    # One placeholder an image: text alone is measured, visual tokens come from the model's shape.
+    rows = [encode(record, template, tokenizer, [1] * len(record.images)) for record in sample]
+    images = [len(record.images) for record in sample]
+    text = [len(row.input_ids) - count for row, count in zip(rows, images, strict=True)]
+    supervised = [int((row.labels != -100).sum()) for row in rows]
+    return Corpus(
+        uri, len(records), float(np.mean(images)), float(np.mean(text)), float(np.mean(supervised)), measured=True
+    )
+
+
+def _show(recipe: Recipe, plans: list[StagePlan], gpu: Gpu, gpus: int, mfu: float, price: float) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    peak = f"{gpu.memory / GIB:.1f} GiB, {gpu.peak_bf16 / 1e12:.0f} TFLOP/s bf16"
+    console.print(f"[bold]{escape(recipe.name)}[/bold] on {gpus} x {gpu.name} ({peak})")
+    console.print(f"Assumed: {mfu:.0%} of the peak as useful work; {price:.2f} USD an hour and GPU.")
+    for plan in plans:
+        corpus = plan.corpus
+        lengths = "measured" if corpus.measured else "estimated"
+        title = f"{corpus.name}, {corpus.rows:,} rows, {plan.tokens_per_row:.0f} tokens a row"
+        console.print(f"\n[bold]{plan.stage}[/bold]: {escape(title)} ({lengths} text lengths)")
+        figures = Table(show_header=False, box=None, padding=(0, 2))
+        for name, value in _figures(plan, gpu):
+            figures.add_row(name, value)
+        console.print(figures)
+        table = Table("GiB on each GPU", *(f"ZeRO {zero}" for zero in plan.by_zero), title=None)
+        for part in ("weights", "gradients", "optimizer", "buffers", "activations", "logits", "reserve", "total"):
+            table.add_row(part, *(f"{getattr(need, part) / GIB:.1f}" for need in plan.by_zero.values()))
+        console.print(table)
+    hours, cost = sum(p.hours for p in plans), sum(p.cost for p in plans)
+    console.print(f"\nBoth stages: {hours:.1f} h, {cost:,.0f} USD, without evaluation, start-up and checkpoints.")
+    for plan in plans:
+        for warning in plan.warnings:
+            console.print(f"[yellow]warning[/yellow] {warning}")
+
+
+def _figures(plan: StagePlan, gpu: Gpu) -> list[tuple[str, str]]:
+    flops, verdict = plan.flops, "fits" if plan.fits else "DOES NOT FIT"
+    again = f", and {flops.recomputed / flops.total:.0%} more for recomputed activations" if flops.recomputed else ""
+    need = f"{plan.memory.total / GIB:.1f} of {gpu.memory / GIB:.1f} GiB at {plan.micro_tokens:,} tokens"
+    return [
+        ("trained parameters", f"{plan.trained_parameters / 1e6:,.1f} M"),
+        ("memory", f"{need}: {verdict}"),
+        ("largest pack that fits", f"{plan.largest_pack:,} tokens"),
+        ("optimiser steps", f"{plan.steps:,}"),
+        ("model FLOPs", f"{flops.total:.3g}{again}"),
+        ("time", f"{plan.hours:.1f} h"),
+        ("cost", f"{plan.cost:,.0f} USD"),
+    ]
