@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             unknown = [name for name in options.only if name not in images]
             if unknown:
                 raise ValueError(f"image: found {unknown[0]!r}; expected one of {', '.join(images)}")
+            images = {name: images[name] for name in options.only}
         return int(options.command(options, root, images))
     except (ValueError, DockerfileError, RegistryError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -38,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _hash(options: argparse.Namespace, root: Path, images: dict[str, Image]) -> int:
-    for name in options.only or images:
+    for name in images:
         print(f"{images[name].repository} {content_hash(root, images[name])}")
     return 0
 
 
 def _files(options: argparse.Namespace, root: Path, images: dict[str, Image]) -> int:
-    for name in options.only or images:
+    for name in images:
         for path in image_files(root, images[name]):
             print(f"{images[name].repository} {path}")
     return 0
@@ -65,8 +66,6 @@ def _build(options: argparse.Namespace, root: Path, images: dict[str, Image]) ->
     builder = options.builder or building.choose_builder()
     built = []
     for step in building.plan(images, contents, options.registry):
-        if options.only and step.image.name not in options.only:
-            continue
         if step.digest is None:
             building.build(step, root, push=options.push, builder=builder, more=options.docker_arg, also=options.tag)
             built.append(step.image.name)

@@ -12,6 +12,9 @@ from pathlib import Path
 from tools.images.bake import Image
 from tools.images.registry import find_digest
 
+# The client to call, where the first on the PATH is not the right one.
+DOCKER = os.environ.get("DOCKER", "docker")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -65,7 +68,7 @@ def build(
     """
     tags = [step.tagged, *(f"{step.name}:{tag}" for tag in also)]
     attested = ["--push", "--sbom=true", "--provenance=mode=max"] if push else ["--load"]
-    command = ["docker", "buildx", "build", *attested] if builder == "buildx" else ["docker", "build"]
+    command = [DOCKER, "buildx", "build", *attested] if builder == "buildx" else [DOCKER, "build"]
     for tag in tags:
         command += ["--tag", tag]
     for name, value in sorted(step.image.arguments.items()):
@@ -76,23 +79,23 @@ def build(
     _run(command, root)
     if push and builder != "buildx":
         for tag in tags:
-            _run(["docker", "push", "--quiet", tag], root)
+            _run([DOCKER, "push", "--quiet", tag], root)
 
 
 def choose_builder() -> str:
     """`buildx` where the Docker client has it."""
-    answer = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
+    answer = subprocess.run([DOCKER, "buildx", "version"], capture_output=True, check=False)
     return "buildx" if answer.returncode == 0 else "docker"
 
 
 def tag_locally(step: Step, tag: str) -> None:
     """Give an image that is here already a further tag."""
-    _run(["docker", "tag", step.tagged, f"{step.name}:{tag}"], Path())
+    _run([DOCKER, "tag", step.tagged, f"{step.name}:{tag}"], Path())
 
 
 def _local_id(reference: str) -> str | None:
     answer = subprocess.run(
-        ["docker", "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True, check=False
+        [DOCKER, "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True, check=False
     )
     if answer.returncode == 0:
         return answer.stdout.strip()
