@@ -45,6 +45,11 @@ class Budget:
         self._reserved[request.id] = worst
         return True
 
+    @property
+    def in_flight(self) -> bool:
+        """True while reservations are open."""
+        return bool(self._reserved)
+
     def release(self, request: Request) -> None:
         """The request brought no reply."""
         self._reserved.pop(request.id, None)

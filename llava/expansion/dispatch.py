@@ -24,6 +24,7 @@ from llava.expansion.requests import Request
 from llava.expansion.teachers.base import Reply, Teacher, Usage
 from llava.expansion.teachers.failures import TeacherFailure
 
+_BUDGET_LOOK_S = 0.02
 REPAIR_NOTE = "\n\n(Write the reply again, complete and in exactly the form of the examples above.)"
 
 Unusable = Callable[[Request, Reply], str]
@@ -164,7 +165,11 @@ class Dispatcher:
         async with self._gate.slot() as generation:
             if self.outcome.stopped:
                 return None
-            if not self._budget.reserve(request):
+            while not self._budget.reserve(request):
+                if self._budget.in_flight and not self.outcome.stopped:
+                    # Replies under way will cost less than their worst case: wait for what they leave.
+                    await asyncio.sleep(_BUDGET_LOOK_S)
+                    continue
                 self.outcome.budget = True
                 self._stop(f"the next request could exceed the budget of {self._budget.most:g}")
                 return None

@@ -60,18 +60,14 @@ class Scene:
 
 
 _BOX = re.compile(r"^(.+): \[([\d.]+), ([\d.]+), ([\d.]+), ([\d.]+)\]$")
-_COLOUR = "|".join(words.COLOURS)
-_NOUN = "|".join(sorted(map(re.escape, words.KNOWN_NOUNS), key=lambda w: (-len(w), w)))
-_PLACE = "|".join(words.PLACES_LONGEST_FIRST)
-_THING = re.compile(
-    rf"\b(?:(small|large|little|big|tiny|huge) )?({_COLOUR}) ({_NOUN})\b(?: (?:in|on|at) the ({_PLACE})\b)?",
-    re.IGNORECASE,
-)
-_COUNT = re.compile(
-    rf"\b({'|'.join(words.NUMBERS[1:])}) ({'|'.join(sorted(words.PLURALS, key=lambda w: (-len(w), w)))}|shape)\b", re.I
-)
-_ANY_NOUN = re.compile(rf"\b({_NOUN}|{'|'.join(sorted(words.PLURALS, key=lambda w: (-len(w), w)))})\b", re.IGNORECASE)
+_WORD = re.compile(r"[a-z]+|[.,:;]")
+_LONGEST_NOUN = 2  # words
 _SIZES = {"small": "small", "little": "small", "tiny": "small", "large": "large", "big": "large", "huge": "large"}
+
+
+_COLOURS = frozenset(words.COLOURS)
+_FIRST_WORDS = {noun.split()[0] for noun in (*words.KNOWN_NOUNS, *words.PLURALS, "shape")}
+_COUNTS = {word: number for number, word in enumerate(words.NUMBERS) if number}
 
 
 def read_scene(context: str) -> Scene:
@@ -87,7 +83,6 @@ def read_scene(context: str) -> Scene:
             captions.append(line.strip())
     scene = Scene(captions, regions)
     _read_things(scene)
-    _read_counts(scene)
     total = scene.counts.get("shape")
     scene.complete = bool(total) and total == len(scene.things)
     return scene
@@ -96,24 +91,49 @@ def read_scene(context: str) -> Scene:
 def _read_things(scene: Scene) -> None:
     merged: dict[tuple[str, str], Thing] = {}
     seen: dict[str, None] = {}
+    contradicted: set[str] = set()
     for caption in scene.captions:
-        for size, colour, noun, place in _THING.findall(caption):
-            key = (colour.lower(), noun.lower())
-            thing = merged.setdefault(key, Thing(*key))
-            thing.size = thing.size or _SIZES.get(size.lower(), "")
-            thing.place = thing.place or place.lower()
-        for noun in _ANY_NOUN.findall(caption):
-            seen[words.singular(noun.lower())] = None
+        tokens = _WORD.findall(caption.lower())
+        at = 0
+        while at < len(tokens):
+            noun, length = _noun_at(tokens, at)
+            if not noun:
+                at += 1
+                continue
+            one = words.singular(noun)
+            before = tokens[at - 1] if at else ""
+            if before in _COLOURS and noun in words.KNOWN_NOUNS:
+                thing = merged.setdefault((before, noun), Thing(before, noun))
+                thing.size = thing.size or _SIZES.get(tokens[at - 2] if at > 1 else "", "")
+                thing.place = thing.place or _place_at(tokens, at + length)
+            if before in _COUNTS and (noun != one or before == "one"):
+                if scene.counts.setdefault(one, _COUNTS[before]) != _COUNTS[before]:
+                    contradicted.add(one)
+            if one != "shape":
+                seen[one] = None
+            at += length
+    for noun in contradicted:
+        del scene.counts[noun]
     scene.things = list(merged.values())
     scene.nouns = list(seen)
 
 
-def _read_counts(scene: Scene) -> None:
-    contradicted: set[str] = set()
-    for caption in scene.captions:
-        for number, noun in _COUNT.findall(caption):
-            one, value = words.singular(noun.lower()), words.NUMBERS.index(number.lower())
-            if scene.counts.setdefault(one, value) != value:
-                contradicted.add(one)
-    for noun in contradicted:
-        del scene.counts[noun]
+def _noun_at(tokens: list[str], at: int) -> tuple[str, int]:
+    """The longest known noun, singular or plural, that starts here, and its length in words."""
+    if tokens[at] not in _FIRST_WORDS:
+        return "", 0
+    for length in range(_LONGEST_NOUN, 0, -1):
+        noun = " ".join(tokens[at : at + length])
+        if noun in words.KNOWN_NOUNS or noun in words.PLURALS or noun == "shape":
+            return noun, length
+    return "", 0
+
+
+def _place_at(tokens: list[str], at: int) -> str:
+    """The place in `at the top left` and the like, if that follows."""
+    if tokens[at : at + 1] and tokens[at] in ("in", "on", "at") and tokens[at + 1 : at + 2] == ["the"]:
+        for length in (2, 1):
+            place = " ".join(tokens[at + 2 : at + 2 + length])
+            if place in words.PLACES:
+                return place
+    return ""

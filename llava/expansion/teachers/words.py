@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from llava.expansion.english import NUMBERS, plural
-
-__all__ = ["NUMBERS", "plural"]
+from llava.expansion.english import NUMBERS as NUMBERS
+from llava.expansion.english import plural as plural
 
 COLOURS = (
     "red", "green", "blue", "yellow", "orange", "purple", "white", "black", "brown", "gray", "grey", "pink", "silver", "golden",
@@ -25,7 +24,6 @@ SHAPES = (
 )
 DEMO_SHAPES = SHAPES[:6]
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-PLACES_LONGEST_FIRST = tuple(sorted(PLACES, key=lambda place: (-len(place), place)))
 COCO = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant",
     "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra",

@@ -1,0 +1,279 @@
+"""A real HTTP teacher with faults: every id answered once or dropped with a reason; nothing paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from llava.errors import DataError, SettingsError
+from llava.expansion.dispatch import Limits, Outcome
+from llava.expansion.job import Job, open_job
+from llava.expansion.ledger import Ledger
+from llava.expansion.teachers.failures import redact
+from llava.expansion.teachers.hosted import HostedTeacher, failure_of
+from llava.expansion.teaching import TeacherSettings, ask_all, form_check
+from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from tests.expansion.serving import RunningTeacher, teacher
+
+FAULTS = {
+    "rate_limit": 0.04, "http500": 0.03, "http503": 0.02, "disconnect": 0.02, "not_json": 0.01, "no_choices": 0.01,
+    "truncated": 0.02, "malformed": 0.01, "hostile": 0.01, "refusal": 0.01, "always_malformed": 0.01, "content_filter": 0.01,
+}  # fmt: skip
+FINAL_DROPS = ("always_malformed", "content_filter")
+LIMITS = Limits(concurrency=24, first_pause=0.02, longest_pause=0.2)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    return "sk-test-0123456789"
+
+
+def captions(folder: Path, pictures: int) -> Path:
+    """Annotations of so many pictures, one caption each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [{"id": k, "file_name": f"{k:012d}.jpg", "width": 64, "height": 48} for k in range(1, pictures + 1)]
+    rows = [{"id": k, "image_id": k, "caption": f"Scene number {k}."} for k in range(1, pictures + 1)]
+    path = folder / "captions_train2017.json"
+    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    return path
+
+
+def job(path: Path, kinds: str = "conversation") -> Job:
+    return open_job(
+        annotations_uri=str(path), split="train", image_prefix="", kinds=kinds, expansion_recipe="coco", model="teacher",
+        limit=0, seed=0, blocklist_uri="", max_bad_rows=0,
+    )  # fmt: skip
+
+
+def ask(work: Job, server: RunningTeacher, ledger: Ledger, timeout: float = 2.0, **settings: float) -> Outcome:
+    return ask_all(
+        work.requests(),
+        TeacherSettings("openai", server.endpoint, "teacher", timeout=timeout, **settings),  # type: ignore[arg-type]
+        ledger,
+        unusable=form_check(work.recipe),
+        progress=lambda outcome: None,
+        limits=LIMITS,
+    )
+
+
+def answers(ledger: Ledger, work: Job) -> dict[str, tuple[str, str]]:
+    found = {}
+    for request in work.requests():
+        entry = ledger.get(request.id)
+        assert entry is not None, request.picture.image
+        found[request.id] = (entry.status, entry.text)
+    return found
+
+
+@pytest.mark.slow
+def test_2000_requests_with_a_fifth_of_faults(tmp_path: Path) -> None:
+    work = job(captions(tmp_path / "a", 2000))
+    with teacher(tmp_path / "server", faults=FAULTS, key="sk-test-0123456789") as server:
+        ledger = Ledger(str(tmp_path / "ledger"))
+        outcome = ask(work, server, ledger)
+        asked = server.asked()
+    assert not outcome.stopped and not outcome.failed
+    final = Counter(entry.id for entry in ledger.entries() if entry.final)
+    assert len(final) == 2000 and set(final.values()) == {1}
+    did = Counter(line["did"] for line in asked)
+    assert sum(number for name, number in did.items() if name != "answered") > 0.18 * 2000
+    assert set(did) == {*FAULTS, "answered"}, "every fault has happened"
+    statuses = Counter(status for status, _ in answers(ledger, work).values())
+    drops = {entry.reason.split(":")[0] for entry in ledger.entries() if entry.status == "dropped"}
+    assert drops == {"grammar", "teacher"}
+    faulty = {line["key"] for line in asked if line["did"] in FINAL_DROPS}
+    assert statuses == {"answered": 2000 - len(faulty), "dropped": len(faulty)}
+    assert all(line["auth"] for line in asked)
+    ledger.close()
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.expansion.serving import RunningTeacher
+from tests.expansion.test_hosted import ask, job
+from llava.expansion.ledger import Ledger
+ledger = Ledger(sys.argv[2])
+ask(job(Path(sys.argv[1])), RunningTeacher(Path("."), int(sys.argv[3])), ledger)
+"""
+
+
+def keys_in(ledger: Path) -> set[str]:
+    """The server's keys of the replies that a ledger holds at this moment, read as a stranger would."""
+    keys = set()
+    for path in ledger.glob("*.jsonl"):
+        for line in path.read_text().split("\n")[:-1]:
+            entry = json.loads(line)
+            if entry["status"] == "answered":
+                keys.add(entry["text"].split("Answer:\nnumber ")[1].split("\n")[0])
+    return keys
+
+
+@pytest.mark.slow
+def test_killed_ten_times_and_resumed_is_the_undisturbed_run(tmp_path: Path) -> None:
+    path = captions(tmp_path / "a", 600)
+    work = job(path)
+    with teacher(tmp_path / "calm", faults=FAULTS, delay=0.02) as server:
+        calm = Ledger(str(tmp_path / "calm-ledger"))
+        ask(work, server, calm)
+    expected = answers(calm, work)
+    moments = random.Random(7)
+    with teacher(tmp_path / "storm", faults=FAULTS, delay=0.05) as server:
+        port = server.endpoint.split(":")[2].split("/")[0]
+        kills = 0
+        marks: list[tuple[int, set[str]]] = []
+        for _ in range(60):
+            before = sum(1 for _ in (tmp_path / "storm-ledger").glob("*.jsonl")) if kills else 0
+            child = subprocess.Popen(
+                [sys.executable, "-c", CHILD, str(path), str(tmp_path / "storm-ledger"), port],
+                stderr=subprocess.DEVNULL if before else None,
+            )
+            if kills < 10:
+                # The moment is counted from the child's first segment, so that it falls into the asking.
+                start = time.monotonic()
+                while child.poll() is None and time.monotonic() - start < 60:
+                    if sum(1 for _ in (tmp_path / "storm-ledger").glob("*.jsonl")) > before:
+                        break
+                    time.sleep(0.01)
+                time.sleep(moments.uniform(0.0, 0.15))
+                if child.poll() is None:
+                    os.kill(child.pid, signal.SIGKILL)
+                    kills += 1
+                child.wait()
+                safe = keys_in(tmp_path / "storm-ledger")
+                marks.append((len(server.asked()), safe))
+            else:
+                assert child.wait() == 0
+                break
+        asked = server.asked()
+    assert kills == 10
+    for mark, safe in marks:
+        assert not safe & {line["key"] for line in asked[mark:]}, "an answered id was asked again"
+    stormy = Ledger(str(tmp_path / "storm-ledger"))
+    assert answers(stormy, work) == expected
+    final = Counter(entry.id for entry in stormy.entries() if entry.final)
+    assert set(final.values()) == {1}
+    # What is asked again are the replies that were on the wire at a kill: at most the concurrency, each time.
+    good = Counter(line["key"] for line in asked if line["did"] == "answered")
+    assert sum(number - 1 for number in good.values()) <= 10 * LIMITS.concurrency
+
+
+def test_no_answered_id_is_asked_again(tmp_path: Path) -> None:
+    work = job(captions(tmp_path / "a", 40))
+    with teacher(tmp_path / "server") as server:
+        for _ in range(2):
+            ledger = Ledger(str(tmp_path / "ledger"))
+            ask(work, server, ledger)
+            ledger.close()
+        assert len(server.asked()) == 40
+
+
+def test_a_hanging_server_is_given_up_and_asked_again_next_time(tmp_path: Path) -> None:
+    work = job(captions(tmp_path / "a", 6))
+    with teacher(tmp_path / "server", faults={"hang": 1.0}) as server:
+        ledger = Ledger(str(tmp_path / "ledger"))
+        outcome = ask(work, server, ledger, timeout=0.3)
+    assert outcome.answered == 6 and outcome.faults["timeout"] == 6
+
+
+def test_budget_stops_before_it_is_exceeded(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text("models: {teacher: {input: 1000, output: 10000}}\n")
+    work = job(captions(tmp_path / "a", 300))
+    with teacher(tmp_path / "server", usage=[900, 50]) as server:
+        ledger = Ledger(str(tmp_path / "ledger"))
+        outcome = ask(work, server, ledger, prices=str(tmp_path / "prices.yaml"), max_cost=60.0)  # type: ignore[arg-type]
+        asked = len(server.asked())
+    assert outcome.budget and 0 < asked < 300
+    assert ledger.cost == pytest.approx(asked * (900 * 1000 + 50 * 10000) / 1e6)
+    assert 40 < ledger.cost <= 60
+
+
+def test_an_unknown_price_with_a_budget_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="not in the price table"):
+        TeacherSettings("openai", "http://localhost/v1", "nobody", max_cost=1.0).price()
+
+
+def test_stage_stops_at_a_wrong_key_and_tells_it_to_nobody(tmp_path: Path) -> None:
+    path = captions(tmp_path / "a", 5)
+    with teacher(tmp_path / "server", key="sk-the-right-one-9876") as server, pytest.raises(DataError) as error:
+        run_stage(tmp_path, path, server)
+    assert "401" in str(error.value) and "sk-test" not in str(error.value)
+
+
+def test_stage_end_to_end_with_judge_leaves_no_secret_anywhere(tmp_path: Path, key: str) -> None:
+    path = captions(tmp_path / "a", 30)
+    with teacher(tmp_path / "server", key=key, faults={"hostile": 0.1, "http500": 0.1}) as server:
+        metrics = run_stage(tmp_path, path, server, kinds="conversation,detail", judge_sample=10)
+    assert metrics["rows_instruct"] >= 50 and 0 < metrics["judge_agreement"] <= 1
+    for file in (tmp_path / "out").rglob("*"):
+        if file.is_file():
+            assert key.encode() not in file.read_bytes(), file
+    line = json.loads((tmp_path / "out/instruct.json.provenance.jsonl").read_text().splitlines()[0])
+    assert line["teacher"] == "teacher-2026-01-01" and line["usage"]["input"] == 100
+    assert line["gates"]["grammar"] == "passed" and line["parameters"]["model"] == "teacher"
+
+
+def run_stage(tmp_path: Path, path: Path, server: RunningTeacher, **settings: object) -> dict[str, float]:
+    out = tmp_path / "out"
+    given = {
+        "annotations_uri": str(path), "teacher": "openai", "teacher_endpoint": server.endpoint, "teacher_model": "teacher",
+        "kinds": "conversation", **settings,
+    }  # fmt: skip
+    names = {
+        "pretrain_data": "pretrain.json",
+        "instruct_data": "instruct.json",
+        "report": "report.html",
+        "metrics": "m",
+    }
+    outputs = Outputs(**{name: str(out / file) for name, file in names.items()})
+    return STAGE.run(Settings(**given), Inputs(), outputs).metrics  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "action"),
+    [
+        (429, "rate_limit_exceeded", "retry"), (429, "insufficient_quota", "stop"), (500, "", "retry"),
+        (401, "invalid_api_key", "stop"), (404, "model_not_found", "stop"), (400, "content_filter", "drop"),
+        (400, "context_length_exceeded", "drop"), (408, "", "retry"),
+    ],
+)  # fmt: skip
+def test_errors_are_classed(status: int, code: str, action: str) -> None:
+    assert failure_of(status, {"error": {"code": code, "message": "m"}}, {}).action == action
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({"retry-after": "7"}, 7.0), ({"retry-after-ms": "250"}, 0.25), ({"retry-after": "nonsense"}, None), ({}, None)],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert failure_of(429, {}, headers).retry_after == seconds
+
+
+def test_secrets_are_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "my own secret")
+    text = "my own secret, sk-proj-abcdefgh12345, Authorization: Bearer abc.def.ghi, http://user:pass@host/v1"
+    assert not any(secret in redact(text) for secret in ("own secret", "abcdefgh", "abc.def", "user:pass"))
+
+
+def test_no_key_for_the_default_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
+        HostedTeacher("", "model", timeout=1)
+
+
+def test_a_rejected_endpoint_stops_instead_of_dropping_everything(tmp_path: Path) -> None:
+    work = job(captions(tmp_path / "a", 200))
+    with teacher(tmp_path / "server", faults={"content_filter": 1.0}) as server:
+        outcome = ask(work, server, Ledger(str(tmp_path / "ledger")))
+    assert "rejects every request" in outcome.stopped
