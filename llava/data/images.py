@@ -18,25 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from llava import storage
 from llava.data.disk_cache import DiskCache
+from llava.data.image_error import ImageError
 from llava.data.shards import INDEX_NAME, ShardIndex
-from llava.errors import StorageError, UserError
+from llava.errors import StorageError
+
+__all__ = ["ImageError", "ImageSource", "decode"]
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)$")
-HEADER_BYTES = 64 * 1024
-
-
-class ImageError(UserError):
-    """One image cannot be used; `problem` is its class: `image-path`, `image-missing` or `image-corrupt`."""
-
-    def __init__(self, ref: str, problem: str, detail: str, expected: str) -> None:
-        super().__init__(f"{ref}: {detail}; expected {expected}")
-        self.ref = ref
-        self.problem = problem
-        self.detail = detail
-        self.expected = expected
 
 
 @dataclass(frozen=True)

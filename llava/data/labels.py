@@ -159,8 +159,8 @@ class RowEncoder:
         offsets_T2 = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         ends_T = offsets_T2[:, 1]
         before_T = np.concatenate(([0], np.maximum.accumulate(ends_T)[:-1])) if len(ends_T) else ends_T
-        # Some tokenizers trim white space off a token's offsets, so a token of spaces alone looks empty; one that really
-        # is empty (a prefix the tokenizer puts in) belongs to the text that follows it.
+        # Some tokenizers trim white space off a token's offsets, so a token of spaces alone looks empty; one that
+        # really is empty (a prefix the tokenizer puts in) belongs to the text that follows it.
         wide_T = (ends_T > offsets_T2[:, 0]) | (ends_T > before_T)
         trained_T = trained_C[np.where(wide_T, ends_T - 1, ends_T)]
         in_text_T = np.array([sequence is not None for sequence in encoding.sequence_ids], dtype=bool)

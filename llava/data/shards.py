@@ -10,13 +10,15 @@ from __future__ import annotations
 import io
 import tarfile
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from llava import storage
+from llava.data.image_error import ImageError
 from llava.errors import DataError
 
 INDEX_NAME = "index.json"
@@ -74,6 +76,7 @@ def pack_images(
     *,
     shard_bytes: int = 512 << 20,
     threads: int = 8,
+    left_out: Callable[[ImageError], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ShardIndex:
     """Copy images into shards below `out_uri` and write their index last, so that a folder with an index is whole.
@@ -82,6 +85,8 @@ def pack_images(
         refs: what rows call their images; repeated ones are stored once.
         read: gives an image's bytes; called from threads.
         shard_bytes: a shard is closed when it has reached this size.
+        left_out: called with the error of an image that cannot be read, which is then left out; raises to stop.
+            Without it, such an error stops the packing.
         progress: called with the number of images done.
 
     Raises:
@@ -90,7 +95,14 @@ def pack_images(
     index = ShardIndex()
     with tempfile.TemporaryDirectory(prefix="llava-pack-") as folder, ThreadPoolExecutor(threads) as pool:
         shard: _OpenShard | None = None
-        for ref, data in _read_in_order(pool, dict.fromkeys(refs), read):
+        for ref, future in _read_in_order(pool, dict.fromkeys(refs), read):
+            try:
+                data = future.result()
+            except ImageError as error:
+                if left_out is None:
+                    raise
+                left_out(error)
+                continue
             if shard is None:
                 index.shards.append(f"images-{len(index.shards):05d}.tar")
                 shard = _OpenShard(Path(folder) / index.shards[-1])
@@ -135,10 +147,9 @@ class _OpenShard:
 
 def _read_in_order(
     pool: ThreadPoolExecutor, refs: Iterable[str], read: Callable[[str], bytes]
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[tuple[str, Future[bytes]]]:
     waiting = iter(refs)
-    running = [(ref, pool.submit(read, ref)) for ref in islice(waiting, _READ_AHEAD)]
+    running = deque((ref, pool.submit(read, ref)) for ref in islice(waiting, _READ_AHEAD))
     while running:
-        ref, future = running.pop(0)
-        yield ref, future.result()
-        running += [(ref, pool.submit(read, ref)) for ref in islice(waiting, 1)]
+        yield running.popleft()
+        running.extend((ref, pool.submit(read, ref)) for ref in islice(waiting, 1))
