@@ -8,7 +8,7 @@ import re
 from llava.expansion.gates.base import Sample
 
 _PERMUTATIONS = 128
-_BANDS = 16
+_BANDS = 32
 _SHINGLE = 3
 
 
@@ -24,7 +24,7 @@ class DuplicateGate:
 
     name = "duplicates"
 
-    def __init__(self, similarity: float = 0.8, min_words: int = 40) -> None:
+    def __init__(self, similarity: float = 0.7, min_words: int = 30) -> None:
         self._similarity = similarity
         self._min_words = min_words
         self._exact: set[bytes] = set()
