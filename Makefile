@@ -15,6 +15,7 @@ EXTRAS ?= expansion,train,export,pipeline,dev
 OUT ?= runs/demo
 ROOT ?=
 PYTEST_ARGS ?=
+DOCKER_DEMO_ARGS ?=
 comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
@@ -41,6 +42,11 @@ install: $(STAMP)
 .PHONY: demo
 demo: $(STAMP)
 	@$(BIN)/python -m demo.run --out $(OUT) $(if $(ROOT),--root $(ROOT))
+
+# The same package in containers, as an unknown uid, read-only, without capabilities; needs a Docker engine.
+.PHONY: demo-docker
+demo-docker: $(STAMP)
+	@$(BIN)/python -m tools.demo_docker $(DOCKER_DEMO_ARGS)
 
 .PHONY: base-models
 base-models: $(STAMP)
