@@ -5,36 +5,30 @@ The factory that makes pipelines (`pipeline.build`) is handed in, because it sta
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-import yaml
 
 from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.pipelines.graph import package_names
+from llava.pipelines.options import (
+    Build,
+    FileOption,
+    LabelOption,
+    LockOption,
+    PackageOption,
+    ParamOption,
+    PriorityOption,
+    QueueOption,
+    json_object,
+    pairs,
+    read_parameters,
+)
 from llava.pipelines.package import compile_package
+from llava.pipelines.remote_commands import PACKAGES, add_remote_commands
 from llava.pipelines.resources import ClusterOptions
-
-Build = Callable[..., Any]
-PACKAGES = Path("build/pipelines")
-
-ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A pipeline parameter; repeat")
-]
-FileOption = Annotated[
-    str | None, typer.Option("--params", help="YAML or JSON file of pipeline parameters (path or URI)")
-]
-PackageOption = Annotated[str, typer.Option("--package", help="full, from-<stage> or only-<stage>")]
-LockOption = Annotated[Path | None, typer.Option("--images", help="Lock file of images [default: images.lock.json]")]
-LabelOption = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A pod label, for cost reports; repeat")
-]
-QueueOption = Annotated[str, typer.Option("--queue", help="Kueue LocalQueue")]
-PriorityOption = Annotated[str, typer.Option("--priority", help="Kueue priority class")]
 
 
 def make_app(build: Build) -> typer.Typer:
@@ -62,7 +56,7 @@ def make_app(build: Build) -> typer.Typer:
         if from_stage and only_stage:
             raise SettingsError("--from and --only exclude each other")
         names = [f"from-{from_stage}"] if from_stage else [f"only-{only_stage}"] if only_stage else package_names()
-        options = ClusterOptions(queue, priority, _pairs(label, "--label"))
+        options = ClusterOptions(queue, priority, pairs(label, "--label"))
         loose: set[str] = set()
         for name in names:
             path, found = compile_package(build, name, out, options, images)
@@ -107,8 +101,8 @@ def make_app(build: Build) -> typer.Typer:
             root=folder,
             artifacts=root if remote else None,
             runner=kind,
-            docker=_json_object(docker, "--docker"),
-            interpreters=_pairs(interpreter, "--interpreter"),
+            docker=json_object(docker, "--docker"),
+            interpreters=pairs(interpreter, "--interpreter"),
             cache=cache,
             salt=salt,
         )
@@ -117,6 +111,7 @@ def make_app(build: Build) -> typer.Typer:
         for name, output in sorted(record.outputs.items()):
             typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
 
+    add_remote_commands(app, build)
     return app
 
 
@@ -131,42 +126,3 @@ def main(build: Build, argv: list[str] | None = None) -> int:
         typer.echo("pipeline: interrupted", err=True)
         return 130
     return 0
-
-
-def read_parameters(file: str | None, pairs: list[str] | None) -> dict[str, Any]:
-    """Parameters from a file, and over them those of the command line.
-
-    Raises:
-        SettingsError: the file is no mapping, or a pair has no `=`.
-    """
-    values: dict[str, Any] = {}
-    if file:
-        try:
-            read = yaml.safe_load(storage.read_text(file))
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{file}: not YAML: {error}") from error
-        if not isinstance(read, dict):
-            raise SettingsError(f"{file}: found {type(read).__name__}; expected a mapping of parameters")
-        values.update(read)
-    values.update(_pairs(pairs, "--param"))
-    return values
-
-
-def _pairs(pairs: list[str] | None, flag: str) -> Mapping[str, str]:
-    found = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise SettingsError(f"{flag}: found {pair!r}; expected NAME=VALUE")
-        found[name] = value
-    return found
-
-
-def _json_object(text: str, flag: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{flag}: not JSON ({error}): {text!r}") from error
-    if not isinstance(value, dict):
-        raise SettingsError(f"{flag}: found {text!r}; expected a JSON object")
-    return value

@@ -51,8 +51,8 @@ def read_lock(path: Path) -> dict[str, str]:
         SettingsError: absent, not JSON, or a stage without image.
     """
     try:
-        stages = json.loads(path.read_text())["stages"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        stages = dict(json.loads(path.read_text())["stages"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise SettingsError(
             f"{path}: not a lock file of images ({error!r}); `python -m images.digest` writes one"
         ) from error

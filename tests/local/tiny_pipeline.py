@@ -19,7 +19,7 @@ def make(
     rows: int = 3,
     scale: float = 1.5,
     loud: bool = False,
-):
+) -> dsl.ContainerSpec:
     return dsl.ContainerSpec(image="tiny:1", command=["python", "-m", "tests.local.tiny_stages", "make"], args=ARGS)
 
 
@@ -31,12 +31,14 @@ def learn(
     metrics: dsl.Output[dsl.Metrics],
     rate: float = 0.5,
     fail: str = "",
-):
+) -> dsl.ContainerSpec:
     return dsl.ContainerSpec(image="tiny:1", command=["python", "-m", "tests.local.tiny_stages", "learn"], args=ARGS)
 
 
 @dsl.container_component
-def judge(log: str, model: dsl.Input[dsl.Model], metrics: dsl.Output[dsl.Metrics], data: dsl.Input[dsl.Dataset] = None):
+def judge(
+    log: str, model: dsl.Input[dsl.Model], metrics: dsl.Output[dsl.Metrics], data: dsl.Input[dsl.Dataset] = None
+) -> dsl.ContainerSpec:
     return dsl.ContainerSpec(image="tiny:1", command=["python", "-m", "tests.local.tiny_stages", "judge"], args=ARGS)
 
 
@@ -65,11 +67,14 @@ def tiny(log: str, rows: int = 3, rate: float = 0.5, fail: str = "") -> Results:
     )
 
 
+class JudgeResults(NamedTuple):
+    judge_metrics: dsl.Metrics
+
+
 @dsl.pipeline(name="only-judge")
-def only_judge(log: str, model_uri: str) -> NamedTuple("Result", [("judge_metrics", dsl.Metrics)]):
+def only_judge(log: str, model_uri: str) -> JudgeResults:
     imported = dsl.importer(artifact_uri=model_uri, artifact_class=dsl.Model, reimport=False)
-    outputs = NamedTuple("Result", [("judge_metrics", dsl.Metrics)])  # noqa: UP014
-    return outputs(judge(log=log, model=imported.output).outputs["metrics"])
+    return JudgeResults(judge(log=log, model=imported.output).outputs["metrics"])
 
 
 def compile_tiny(folder: Path) -> Path:

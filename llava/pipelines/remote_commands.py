@@ -1,0 +1,202 @@
+"""`submit`, `upload` and `rerun`: the commands of `pipeline.py` that speak to a service or to an earlier run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from llava import storage
+from llava.errors import SettingsError
+from llava.pipelines.graph import plan_package
+from llava.pipelines.options import (
+    Build,
+    FileOption,
+    LabelOption,
+    LockOption,
+    PackageOption,
+    ParamOption,
+    PriorityOption,
+    QueueOption,
+    pairs,
+    read_parameters,
+)
+from llava.pipelines.package import compile_package
+from llava.pipelines.preflight import require_sound
+from llava.pipelines.resources import ClusterOptions
+from llava.pipelines.service import Service, version_name
+
+PACKAGES = Path("build/pipelines")
+HostOption = Annotated[
+    str | None, typer.Option("--host", help="URL of the Kubeflow Pipelines API [default: KF_PIPELINES_ENDPOINT]")
+]
+NamespaceOption = Annotated[str, typer.Option("--namespace", help="Profile namespace of a multi-user installation")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run [default: package and time]")]
+AccountOption = Annotated[str | None, typer.Option("--service-account", help="Service account of the run's pods")]
+CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
+
+
+def add_remote_commands(app: typer.Typer, build: Build) -> None:
+    """Add the commands to `app`, over a factory of pipelines."""
+
+    @app.command()
+    def submit(
+        param: ParamOption = None,
+        params: FileOption = None,
+        package: PackageOption = "full",
+        host: HostOption = None,
+        namespace: NamespaceOption = "kubeflow",
+        experiment: ExperimentOption = "llava",
+        name: NameOption = None,
+        root: Annotated[
+            str | None, typer.Option(help="Pipeline root: s3:// or minio:// [default: the service's]")
+        ] = None,
+        service_account: AccountOption = None,
+        cache: CacheOption = True,
+        images: LockOption = None,
+        queue: QueueOption = "",
+        priority: PriorityOption = "",
+        label: LabelOption = None,
+    ) -> None:
+        """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
+        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        compiled, _ = compile_package(build, package, PACKAGES, options, images)
+        arguments = checked(compiled, read_parameters(params, param))
+        service = Service(host, namespace)
+        run = service.submit(
+            compiled,
+            arguments,
+            experiment=experiment,
+            name=name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}",
+            root=root,
+            cache=cache,
+            service_account=service_account,
+        )
+        typer.echo(f"run {run}\n{service.url(run)}")
+
+    @app.command()
+    def upload(
+        package: PackageOption = "full",
+        host: HostOption = None,
+        namespace: NamespaceOption = "kubeflow",
+        version: Annotated[str | None, typer.Option(help="Name of the version [default: version+commit]")] = None,
+        images: LockOption = None,
+        require_pinned: Annotated[
+            bool, typer.Option("--require-pinned", help="Fail when an image is not pinned")
+        ] = False,
+        queue: QueueOption = "",
+        priority: PriorityOption = "",
+        label: LabelOption = None,
+    ) -> None:
+        """Compile a package and upload it as a new version of its pipeline."""
+        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        compiled, loose = compile_package(build, package, PACKAGES, options, images)
+        if loose and require_pinned:
+            raise SettingsError(
+                f"not pinned by digest: {', '.join(loose)}; build the images and update images.lock.json"
+            )
+        called = version or version_name()
+        pipeline_id, version_id = Service(host, namespace).upload(compiled, f"llava-{package}", called)
+        typer.echo(f"pipeline {pipeline_id}\nversion  {version_id} ({called})")
+
+    @app.command()
+    def rerun(
+        run: Annotated[str, typer.Option(help="Id of the earlier run (locally: the name of its folder)")],
+        from_stage: Annotated[str | None, typer.Option("--from", help="First stage to run again")] = None,
+        only_stage: Annotated[str | None, typer.Option("--only", help="The only stage to run again")] = None,
+        param: ParamOption = None,
+        params: FileOption = None,
+        root: Annotated[
+            str | None, typer.Option(help="Pipeline root of the earlier run [default: what the service says]")
+        ] = None,
+        local: Annotated[bool, typer.Option("--local", help="Run on this machine; ROOT is a local run's")] = False,
+        work: Annotated[Path | None, typer.Option(help="With --local: folder for bookkeeping and cache")] = None,
+        host: HostOption = None,
+        namespace: NamespaceOption = "kubeflow",
+        experiment: ExperimentOption = "llava",
+        name: NameOption = None,
+        service_account: AccountOption = None,
+        cache: CacheOption = True,
+        images: LockOption = None,
+    ) -> None:
+        """Run some stages again, on the artifacts of an earlier run and with its parameters."""
+        from llava.pipelines.earlier import find_run, pick
+
+        if bool(from_stage) == bool(only_stage):
+            raise SettingsError("give one of --from and --only")
+        package = f"from-{from_stage}" if from_stage else f"only-{only_stage}"
+        plan = plan_package(package)
+        service = None if local else Service(host, namespace)
+        earlier_arguments: dict[str, Any] = {}
+        place = root
+        if service is not None:
+            remote = service.run(run)
+            earlier_arguments, place = dict(remote.arguments), root or remote.root
+        if not place:
+            raise SettingsError("where the earlier run lies is not known; give --root, its pipeline root")
+        earlier = find_run(place, run)
+        uris = pick(earlier, plan.imports)
+
+        folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
+        compiled, _ = compile_package(
+            build, package, folder / "packages" if local else folder, ClusterOptions(), images
+        )
+        arguments = {
+            **known_only(compiled, {**earlier.arguments, **earlier_arguments}),
+            **{plan.imports[source]: uri for source, uri in uris.items()},
+            **read_parameters(params, param),
+        }
+        for source, uri in uris.items():
+            typer.echo(f"{source[1]:<16} {uri}")
+        if service is None:
+            run_here(compiled, arguments, place, work, cache)
+            return
+        started = service.submit(
+            compiled,
+            checked(compiled, arguments),
+            experiment=experiment,
+            name=name or f"llava-{package} of {run}",
+            root=place,
+            cache=cache,
+            service_account=service_account,
+        )
+        typer.echo(f"run {started}\n{service.url(started)}")
+
+
+def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | None, cache: bool) -> None:
+    """Run a package on this machine and say what came out."""
+    from llava.local.run import LocalOptions, run_package
+
+    remote = storage.is_remote(root)
+    folder = work or (Path("runs/local") if remote else storage.local_path(root))
+    record = run_package(
+        compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache)
+    )
+    typer.echo(f"{record.pipeline}: run {record.run} done after {record.seconds:.0f} s")
+    for output_name, output in sorted(record.outputs.items()):
+        typer.echo(f"  {output_name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+
+
+def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments in the package's types, after every check that needs no cluster.
+
+    Raises:
+        SettingsError: naming every fault.
+    """
+    from llava.local.run import check_arguments
+
+    spec = next(document for document in yaml.safe_load_all(compiled.read_text()) if document)
+    values = check_arguments(spec, arguments)
+    require_sound(compiled, values)
+    return values
+
+
+def known_only(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of an earlier run's arguments that this package has too."""
+    spec = next(document for document in yaml.safe_load_all(compiled.read_text()) if document)
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    return {name: value for name, value in arguments.items() if name in declared}

@@ -1,0 +1,82 @@
+"""The components say what the stages say, and nothing in their files has drifted."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import FOLDERS, sync
+from components.images import image_of, is_pinned
+from llava.stages.fields import default_of, scalar_type
+from llava.stages.stage import STAGE_MODULES, load_stage
+
+TYPES = {str: "String", int: "Integer", float: "Float", bool: "Boolean"}
+
+
+def component(stage: str) -> Any:
+    return getattr(importlib.import_module(f"components.{FOLDERS[stage]}.component"), stage)
+
+
+def test_every_stage_has_a_component() -> None:
+    assert set(FOLDERS) == set(STAGE_MODULES)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_settings_are_the_components_parameters(name: str) -> None:
+    """By what kfp itself read from the signature: name, type, default, required or not."""
+    stage, spec = load_stage(name), component(name).component_spec
+    inputs = {key: value for key, value in spec.inputs.items() if key not in stage.inputs.model_fields}
+    assert set(inputs) == set(stage.settings.model_fields)
+    for setting, info in stage.settings.model_fields.items():
+        declared = inputs[setting]
+        assert declared.type == TYPES[scalar_type(info)]
+        assert declared.optional == (not info.is_required())
+        if not info.is_required():
+            assert declared.default == default_of(info)
+            assert type(declared.default) in (scalar_type(info), type(None))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_artifacts_are_the_stages(name: str) -> None:
+    stage, spec = load_stage(name), component(name).component_spec
+    for slot, info in stage.inputs.model_fields.items():
+        assert spec.inputs[slot].type == f"system.{sync.input_type(stage, slot)}@0.0.1"
+        assert spec.inputs[slot].optional == (not info.is_required())
+    assert {key: output.type for key, output in spec.outputs.items()} == {
+        key: f"system.{info.json_schema_extra['kfp_type']}@0.0.1"  # type: ignore[index]
+        for key, info in stage.outputs.model_fields.items()
+    }
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_container(name: str) -> None:
+    container = component(name).component_spec.implementation.container
+    assert container.image == image_of(name)
+    assert container.command == ["python", "-m", "llava.executor", name]
+    assert container.args == ["--executor-input", "{{$}}"]
+
+
+def test_the_files_are_as_sync_writes_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "components.sync", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"run `python -m components.sync`:\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_metadata_and_readme(name: str) -> None:
+    folder = Path(sync.ROOT) / FOLDERS[name]
+    metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+    assert metadata["name"] == FOLDERS[name] and metadata["stage"] == name
+    assert image_of(name).split(":")[0].split("@")[0].endswith(metadata["image"])
+    assert len((folder / "README.md").read_text()) > 200
+
+
+def test_pinned_is_by_digest() -> None:
+    assert is_pinned("registry/llava-train@sha256:" + "0" * 64) and not is_pinned("llava-train:dev")

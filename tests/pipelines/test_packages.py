@@ -1,0 +1,186 @@
+"""The compiled packages: what each holds, what it asks of a cluster, and that a broken one is told from a sound one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+import pipeline
+from llava.errors import SettingsError
+from llava.pipelines.graph import FLOW, SHARED, STAGES, package_names, parameter_name, plan_package
+from llava.pipelines.package import compile_package, read_lock
+from llava.pipelines.resources import NEEDS, ClusterOptions
+from llava.stages.stage import load_stage
+
+LABELS = {"team": "vision"}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("packages")
+    options = ClusterOptions(queue="gpu-queue", priority="low", labels=LABELS)
+    return {name: compile_package(pipeline.build, name, folder, options)[0] for name in package_names()}
+
+
+def documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    spec, platform = yaml.safe_load_all(path.read_text())
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_the_graph_is_the_stages() -> None:
+    for stage in STAGES:
+        definition = load_stage(stage)
+        assert set(FLOW[stage]) == set(definition.inputs.model_fields)
+        for producer, output in FLOW[stage].values():
+            assert output in load_stage(producer).outputs.model_fields
+            assert STAGES.index(producer) < STAGES.index(stage)
+    for setting, stages in SHARED.items():
+        assert all(setting in load_stage(stage).settings.model_fields for stage in stages)
+
+
+@pytest.mark.parametrize("name", package_names())
+def test_a_package_holds_its_stages_and_imports_the_rest(name: str, packages: dict[str, Path]) -> None:
+    spec, _ = documents(packages[name])
+    plan = plan_package(name)
+    tasks = spec["root"]["dag"]["tasks"]
+    assert {task for task in tasks if not task.startswith("importer")} == set(plan.stages)
+    importers = [task for task in tasks if task.startswith("importer")]
+    sources = {tasks[task]["inputs"]["parameters"]["uri"]["componentInputParameter"] for task in importers}
+    assert sources == set(plan.imports.values()) and len(importers) == len(sources)
+    for stage in plan.stages:
+        for setting in load_stage(stage).settings.model_fields:
+            fed = tasks[stage]["inputs"]["parameters"][setting]["componentInputParameter"]
+            assert fed == parameter_name(stage, setting)
+    assert spec["pipelineInfo"]["name"] == f"llava-{name}"
+
+
+@pytest.mark.parametrize("name", package_names())
+def test_a_package_parses_as_what_the_backend_reads(name: str, packages: dict[str, Path]) -> None:
+    spec, executors = documents(packages[name])
+    parsed = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    assert set(parsed.root.dag.tasks) == set(spec["root"]["dag"]["tasks"])
+    for config in executors.values():
+        json_format.ParseDict(config, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_asks_of_the_cluster(stage: str, packages: dict[str, Path]) -> None:
+    spec, executors = documents(packages["full"])
+    container = spec["deploymentSpec"]["executors"][f"exec-{stage}"]["container"]
+    kubernetes, needs = executors[f"exec-{stage}"], NEEDS[stage]
+    mounts = {mount["mountPath"]: mount for mount in kubernetes["emptyDirMounts"]}
+    assert mounts["/scratch"]["sizeLimit"] == needs.scratch
+    assert spec["root"]["dag"]["tasks"][stage]["retryPolicy"]["maxRetryCount"] == needs.retries
+    assert int(kubernetes["activeDeadlineSeconds"]) == needs.deadline_h * 3600
+    labels = kubernetes["podMetadata"]["labels"]
+    assert labels.items() >= {"team": "vision", "kueue.x-k8s.io/queue-name": "gpu-queue"}.items()
+    assert labels["app.kubernetes.io/component"] == stage
+    if needs.accelerated:
+        assert container["resources"]["accelerator"]["resourceType"].endswith("accelerator_type']}}")
+        assert mounts["/dev/shm"]["medium"] == "Memory"
+        assert "nodeAffinity" not in kubernetes
+    else:
+        assert "accelerator" not in container["resources"]
+        assert kubernetes["nodeAffinity"][0]["nodeAffinityJson"]["componentInputParameter"] == "cpu_node_affinity"
+        assert "tolerations" not in kubernetes
+    secrets = {s["secretNameParameter"]["componentInputParameter"]: s for s in kubernetes["secretAsEnv"]}
+    assert all(secret["optional"] for secret in secrets.values())
+    assert ("teacher_secret" in secrets) == (stage == "expand")
+
+
+def test_overrides_of_one_stage_are_no_input_of_another(packages: dict[str, Path]) -> None:
+    spec, _ = documents(packages["full"])
+    tasks = spec["root"]["dag"]["tasks"]
+    for stage in ("pretrain", "finetune"):
+        users = [
+            name
+            for name, task in tasks.items()
+            for source in task["inputs"]["parameters"].values()
+            if source.get("componentInputParameter") == f"{stage}_overrides"
+        ]
+        assert users == [stage]
+
+
+def test_outputs_of_the_whole(packages: dict[str, Path]) -> None:
+    spec, _ = documents(packages["full"])
+    outputs = spec["root"]["outputDefinitions"]["artifacts"]
+    assert {"pretrain_data", "instruct_data", "projector", "model", "predictions", "onnx"} <= outputs.keys()
+    assert {f"{stage}_{kind}" for stage in STAGES for kind in ("report", "metrics")} <= outputs.keys()
+
+
+def test_images_come_from_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "lock.json"
+    pinned = {stage: f"registry.example/llava-{stage}@sha256:{'a' * 64}" for stage in STAGES}
+    lock.write_text(json.dumps({"stages": pinned}))
+    path, loose = compile_package(pipeline.build, "full", tmp_path, ClusterOptions(), lock)
+    executors = documents(path)[0]["deploymentSpec"]["executors"]
+    for stage in STAGES:
+        container = executors[f"exec-{stage}"]["container"]
+        assert container["image"] == pinned[stage]
+        assert {"name": "LLAVA_IMAGE", "value": pinned[stage]} in container["env"]
+    assert loose == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"stages": {"expand": "x"}}', '{"stages": []}'])
+def test_a_lock_that_cannot_be_used_is_refused(tmp_path: Path, text: str) -> None:
+    lock = tmp_path / "lock.json"
+    lock.write_text(text)
+    with pytest.raises(SettingsError, match=str(lock)):
+        read_lock(lock)
+
+
+def test_no_such_package() -> None:
+    with pytest.raises(SettingsError, match="found 'from-export'; expected one of full, from-pretrain"):
+        pipeline.build("from-export")
+
+
+def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, pipeline.__file__, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def test_compile_from_the_command_line(tmp_path: Path) -> None:
+    done = call("compile", "--from", "evaluate", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["llava-from-evaluate.yaml"]
+    assert "not pinned by digest" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compile", "--only", "train"], "found 'only-train'"),
+        (["compile", "--only", "expand", "--from", "pretrain"], "exclude each other"),
+        (["compile", "--only", "expand", "--require-pinned"], "not pinned by digest: llava-light:dev"),
+        (["compile", "--only", "expand", "--images", "none.json"], "none.json: not a lock file"),
+        (["compile", "--only", "expand", "--label", "team"], "--label: found 'team'; expected NAME=VALUE"),
+        (["run", "--package", "only-export", "--runner", "podman"], "--runner: found 'podman'"),
+        (["run", "--package", "only-export", "--param", "mode_uri=x"], "mode_uri: no such parameter"),
+        (["run", "--package", "only-export"], "model_uri: missing"),
+    ],
+)
+def test_wrong_calls_are_refused_with_a_message(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = call(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_compiling_imports_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "deepspeed", "boto3", "onnx"}
+    code = (
+        "import sys, pathlib, tempfile, pipeline\n"
+        "from llava.pipelines.package import *\n"
+        "compile_package(pipeline.build, 'full', pathlib.Path(tempfile.mkdtemp()), ClusterOptions())\n"
+        f"print(*({heavy} & sys.modules.keys()))"
+    )
+    folder = Path(pipeline.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
+    assert done.stdout.strip() == ""
