@@ -31,8 +31,7 @@ class Loop:
         batches: from the first step to do until the last, this rank's part.
         record_ids: dataset index -> record id, for messages.
         validate: run after a step whose number is a multiple of `validate_every_steps`, and after the last.
-        flops_per_second: peak of all devices together, for MFU; None where unknown.
-        step_flops: FLOPs of one record of all ranks; None where unknown.
+        after_log: given the records of a stretch of steps once they are fetched.
     """
 
     engine: Engine
@@ -46,7 +45,7 @@ class Loop:
     world_size: int
     first_step: int
     total_steps: int
-    validate: Callable[[int], None] | None = None
+    validate: Callable[[int, RunState], None] | None = None
     after_log: Callable[[list[StepRecord]], None] | None = None
 
     def run(self) -> None:
@@ -73,7 +72,7 @@ class Loop:
                 self._log(meter.flush())
             self.state.seconds = before + time.monotonic() - started
             if check and self.validate is not None:
-                self.validate(done)
+                self.validate(done, self.state)
                 self.engine.train()
             if save:
                 self._save(done)

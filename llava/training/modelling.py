@@ -33,6 +33,7 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
     """
     from llava.model import attention, lora, saving
     from llava.model.build import build_model
+    from llava.model.checkpointing import checkpoint_every
     from llava.model.freezing import set_trainable
 
     recipe = job.train
@@ -43,5 +44,11 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
         saving.load_projector(model, job.projector_uri)
     if recipe.lora is not None and job.stage == "finetune":
         lora.add_lora(model, recipe.lora, seed=recipe.seed)
+    checkpoint_every(model, recipe.activation_checkpoint_every_n_layers)
     set_trainable(model, job.stage, train_tower=recipe.vision_tower_learning_rate is not None)
-    return model.to(device)
+    model = model.to(device)
+    if recipe.compile:
+        # Layer by layer: one small graph compiled once and used L times, whatever the batch around it.
+        for layer in model.model.language_model.layers:
+            layer.compile()
+    return model

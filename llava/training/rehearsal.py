@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 import uuid
@@ -10,31 +11,46 @@ from typing import Any
 import torch
 
 from llava import storage
-from llava.errors import SettingsError
+from llava.errors import SettingsError, StorageError
 from llava.telemetry import Telemetry
 from llava.training.engine import Engine
 from llava.training.job import Job
+from llava.training.rows import TrainingRows
+from llava.training.validation import Validator
 
 
-def rehearse(job: Job, engine: Engine, model: Any, processor: Any, data: Any, telemetry: Telemetry, rank: int) -> None:
+def rehearse(
+    job: Job,
+    engine: Engine,
+    model: Any,
+    processor: Any,
+    data: TrainingRows,
+    checks: Validator,
+    telemetry: Telemetry,
+    rank: int,
+) -> None:
     """Try the whole run in small; collective. The model and the optimiser are afterwards as they were.
 
     Raises:
-        StorageError: an output place cannot be written.
+        StorageError: an output place cannot be written, or its disk is too small for what will be written.
         SettingsError: the longest micro-batch does not fit into the device's memory, or the model cannot be saved.
     """
     started = time.monotonic()
     if rank == 0:
         for uri in (job.output_uri, job.checkpoints_uri):
             _probe(uri)
+        _check_space(job, model)
         with tempfile.TemporaryDirectory(prefix="llava-rehearsal-") as folder:
             processor.save_pretrained(folder)
     _check_keys(model)
     _longest_step(engine, data)
-    telemetry.note(f"rehearsed the longest micro-batch and the save in {time.monotonic() - started:.1f} s")
+    checks.rehearse()
+    telemetry.note(
+        f"rehearsed the longest micro-batch, the save and the evaluation in {time.monotonic() - started:.1f} s"
+    )
 
 
-def _longest_step(engine: Engine, data: Any) -> None:
+def _longest_step(engine: Engine, data: TrainingRows) -> None:
     """One real step at learning rate zero: memory of forward, backward, gradients and optimiser all at their height."""
     before = [
         (fragment, fragment.master.clone()) for fragment in engine.fragments() if fragment.master.device.type == "cpu"
@@ -70,3 +86,30 @@ def _probe(uri: str) -> None:
     place = storage.join(uri, f".probe-{uuid.uuid4().hex}")
     storage.write_bytes(place, b"")
     storage.delete(place)
+
+
+def _check_space(job: Job, model: Any) -> None:
+    """Local disks only: checkpoints are 12 bytes a trained parameter, one more of them than is kept, and the result."""
+    parameters = list(model.parameters())
+    trained = [_numel(parameter) for parameter in parameters if parameter.requires_grad]
+    saved = sum(_numel(p) * p.element_size() for p in parameters if p.requires_grad or job.stage == "finetune")
+    need = {job.checkpoints_uri: 12 * sum(trained) * (job.train.keep_checkpoints + 1), job.output_uri: saved}
+    disks: dict[int, tuple[str, int]] = {}
+    for uri, size in need.items():
+        if storage.is_remote(uri):
+            continue
+        path = storage.local_path(uri)
+        path.mkdir(parents=True, exist_ok=True)
+        disk = path.stat().st_dev
+        disks[disk] = (uri, disks.get(disk, ("", 0))[1] + size)
+    for uri, size in disks.values():
+        free = shutil.disk_usage(storage.local_path(uri)).free
+        if free < size:
+            raise StorageError(
+                f"{uri}: {free / 2**30:.1f} GiB are free, and checkpoints and result will need {size / 2**30:.1f} GiB; "
+                "choose another place or lower keep_checkpoints"
+            )
+
+
+def _numel(parameter: Any) -> int:
+    return int(getattr(parameter, "ds_numel", parameter.numel()))  # under ZeRO-3 a rank holds only its part

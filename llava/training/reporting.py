@@ -43,10 +43,10 @@ def _figures(result: Result, metrics: dict[str, float]) -> dict[str, float | str
     figures: dict[str, float | str] = {"final loss": metrics["final_loss"], "steps": float(result.steps)}
     if result.validations:
         figures["validation loss"] = result.validations[-1].loss
-    figures["tokens/s"] = round(metrics["tokens_per_second"])
+    figures["tokens/s"] = round(metrics.get("tokens_per_second", 0.0))
     if "mfu" in metrics:
         figures["MFU"] = f"{100 * metrics['mfu']:.1f} %"
-    figures["data wait"] = f"{100 * metrics['data_wait_share']:.1f} %"
+    figures["data wait"] = f"{100 * metrics.get('data_wait_share', 0.0):.1f} %"
     figures["padding"] = f"{100 * metrics['padding_share']:.1f} %"
     figures["seconds"] = round(metrics["seconds"], 1)
     return figures

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 
 from llava.data.batches import Batch, BatchLoader, StepBatches
+from llava.data.check import CheckResult, check_rows
 from llava.data.dataset import LazySupervisedDataset, fingerprint_of, split_validation
 from llava.data.images import ImageSource
 from llava.data.labels import RowEncoder
@@ -20,10 +21,9 @@ from llava.data.plan import BatchPlan
 from llava.data.preprocess import Preprocessor
 from llava.data.records import Record, read_records
 from llava.data.templates import get_template
-from llava.errors import DataError, RowError
+from llava.errors import RowError
 from llava.telemetry import Telemetry
 from llava.training.job import Job, Problem
-from llava.training.row_check import CheckedRows, check_rows, check_share
 
 if TYPE_CHECKING:
     from llava.model.generation import GenerationRequest
@@ -100,34 +100,32 @@ def load_rows(
 
     Raises:
         DataError: the file cannot be used, or more rows than `max_bad_rows` are unusable.
-        SettingsError: fewer rows than the recipe needs.
     """
     recipe = job.train
     encoder = RowEncoder(get_template(recipe.template), processor.tokenizer, max_length=recipe.max_length)
     preprocessor = Preprocessor.from_processor(processor)
     images = ImageSource(job.images_uri)
     file = read_records(job.data_uri)
-    checked: CheckedRows | None = None
+    checked: CheckResult | None = None
     if rank == 0:
         checked = check_rows(
-            file.records,
-            encoder,
+            file,
             images,
+            encoder,
             preprocessor,
-            file=job.data_uri,
             threads=max(2, recipe.loader_workers),
-            progress=lambda done, total: telemetry.progress("checking rows", done, total),
+            progress=lambda what, done, total: telemetry.progress(f"checking {what}", done, total),
         )
-        check_share([*file.problems, *checked.problems], file.total, recipe.max_bad_rows, job.data_uri)
+        checked.stop_above(recipe.max_bad_rows)
+        if not preprocessor.tiles:
+            checked.sizes = {}  # only AnyRes lays rows out by them; they need not travel
     checked = _from_rank_0(checked, world_size)
     everything = LazySupervisedDataset(
         file.records, encoder, images, preprocessor, sizes=checked.sizes, file=job.data_uri
     )
-    usable = everything.subset(checked.usable)
+    usable = everything.subset(checked.good)
     usable.__dict__["facts"] = checked.facts
     train_rows, validation_rows = split_validation(len(usable), recipe.validation_rows, recipe.seed)
-    if not train_rows:
-        raise DataError(f"{job.data_uri}: no usable row is left to train on")
     train = usable.subset(train_rows)
     plan = BatchPlan(train.lengths, train.supervised, train.image_counts, recipe, world_size)
     if len(train) < recipe.global_batch_size:
@@ -140,12 +138,12 @@ def load_rows(
         workers=recipe.loader_workers,
         pin_memory=pin_memory,
         sha256=file.sha256,
-        problems=[_problem(error) for error in [*file.problems, *checked.problems]],
+        problems=[_problem(error) for error in checked.problems],
         fingerprint=fingerprint_of(plan.fingerprint(), file.sha256),
     )
 
 
-def _from_rank_0(value: CheckedRows | None, world_size: int) -> CheckedRows:
+def _from_rank_0(value: CheckResult | None, world_size: int) -> CheckResult:
     box = [value]
     if world_size > 1:
         dist.broadcast_object_list(box)

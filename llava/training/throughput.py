@@ -1,4 +1,7 @@
-"""Tokens and FLOPs a second, and the share of the device's peak that is (MFU, Chowdhery et al. 2022)."""
+"""Tokens and FLOPs a second, and the share of the devices' peak that is (MFU, Chowdhery et al. 2022).
+
+FLOPs are the model's own, by `llava.model.flops`: nothing that is computed twice counts, nor padding.
+"""
 
 from __future__ import annotations
 
@@ -6,69 +9,81 @@ from typing import Any
 
 import torch
 
-from llava.config import TrainRecipe
+from llava.config import Recipe
+from llava.data.plan import BatchPlan
+from llava.model import flops
+from llava.model.gpus import GPUS
+from llava.model.shape import Shape
 from llava.telemetry import Telemetry
-from llava.training.job import StepRecord
-
-# Dense bf16 FLOP/s by the makers' data sheets; the longest name found in the device's name counts.
-PEAK_BF16 = {
-    "A10": 125e12,
-    "A30": 165e12,
-    "A40": 149.7e12,
-    "A100": 312e12,
-    "L4": 121e12,
-    "L40S": 362e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "B200": 2250e12,
-    "V100": 125e12,
-    "RTX 4090": 165.2e12,
-}
+from llava.training.job import StageName, StepRecord
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """Peak FLOP/s of one device in bf16; None on CPU and for devices not in the table."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    known = [key for key in PEAK_BF16 if key in name]
-    return PEAK_BF16[max(known, key=len)] if known else None
+def peak_flops(device_name: str) -> float | None:
+    """Peak dense bf16 FLOP/s of a device by the name its driver gives; None where it is not in `llava.model.gpus`."""
+    words = device_name.lower().replace("-", " ").split()
+    known = [gpu for gpu in GPUS.values() if gpu.name.split("-")[0] in words]
+    return max(known, key=lambda gpu: len(gpu.name)).peak_bf16 if known else None
 
 
 class Throughput:
     """Turns step records into speeds.
 
     Args:
-        model: decides the FLOPs of a token; see `llava.model.flops` for what is counted.
+        model: decides the FLOPs of a step, with `plan`, which knows each step's rows.
+        device: of this rank; the others have the same.
     """
 
-    def __init__(self, model: Any, recipe: TrainRecipe, stage: str, device: torch.device, world_size: int) -> None:
-        self.device, self.world_size = device, world_size
-        self.peak = peak_flops(device)
+    def __init__(self, model: Any, recipe: Recipe, stage: StageName, plan: BatchPlan, device: torch.device) -> None:
+        self.stage, self.plan, self.device = stage, plan, device
+        self.train = recipe.pretrain if stage == "pretrain" else recipe.finetune
+        self.shape = Shape.of(model.config, recipe.model.projector)
+        peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self.peak = peak * plan.world_size if peak else None
+
+    def step_flops(self, step: int) -> float:
+        """Model FLOPs of 1-based `step`, all ranks together."""
+        rows = self.plan.rows(step - 1)
+        counted = flops.step_flops(
+            self.shape,
+            self.stage,
+            documents=self.plan.lengths[rows].tolist(),
+            positions=float(self.plan.supervised_tokens[rows].sum()),
+            images=float(self.plan.image_counts[rows].sum()),
+            lora=self.train.lora,
+            train_tower=self.train.vision_tower_learning_rate is not None,
+        )
+        return counted.total
 
     def log(self, records: list[StepRecord], telemetry: Telemetry) -> None:
-        """Publish what needs the model's size to be known."""
+        """Publish the speed of a stretch of steps."""
         seconds = sum(record.seconds or 0.0 for record in records)
-        if seconds:
-            telemetry.gauge(
-                "train_tokens_per_second_per_device", sum(r.tokens for r in records) / seconds / self.world_size
-            )
+        if not seconds:
+            return
+        tokens = sum(record.tokens for record in records)
+        telemetry.gauge("train_tokens_per_second_per_device", tokens / seconds / self.plan.world_size)
+        speed = sum(self.step_flops(record.step) for record in records) / seconds
+        telemetry.gauge("train_model_flops_per_second", speed)
+        if self.peak:
+            telemetry.gauge("train_mfu", speed / self.peak)
 
     def summary(self, history: list[StepRecord]) -> dict[str, float]:
         """Figures of the whole run, for metrics and manifest. The first tenth of the steps is warm-up and left out."""
         timed = [record for record in history[len(history) // 10 :] if record.seconds]
         seconds = sum(record.seconds or 0.0 for record in timed)
-        tokens = sum(record.tokens for record in timed)
         numbers = {
             "final_loss": _mean([record.loss for record in history[-max(1, min(10, len(history) // 10)) :]]),
             "tokens": float(sum(record.tokens for record in history)),
-            "tokens_per_second": tokens / seconds if seconds else 0.0,
-            "step_seconds": seconds / len(timed) if timed else 0.0,
-            "data_wait_share": sum(r.data_wait_seconds or 0.0 for r in timed) / seconds if seconds else 0.0,
             "padding_share": _mean([record.padding for record in history]),
             "loss_spikes": float(sum(record.spike for record in history)),
         }
+        if seconds:
+            speed = sum(self.step_flops(record.step) for record in timed) / seconds
+            numbers["tokens_per_second"] = sum(record.tokens for record in timed) / seconds
+            numbers["step_seconds"] = seconds / len(timed)
+            numbers["data_wait_share"] = sum(record.data_wait_seconds or 0.0 for record in timed) / seconds
+            numbers["model_tflops_per_second"] = speed / 1e12
+            if self.peak:
+                numbers["mfu"] = speed / self.peak
         if self.device.type == "cuda":
             numbers["peak_memory_bytes"] = float(torch.cuda.max_memory_allocated())
         return numbers

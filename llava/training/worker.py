@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 import uuid
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -81,10 +82,10 @@ def run(job: Job) -> None:
             steps=data.total_steps,
         )
         engine = Engine(model, recipe, world_size)
-        rehearsal.rehearse(job, engine, model, processor, data, telemetry, rank)
-        state, first_step, warnings = resume.resume(job, engine, RunState(identity=identity), telemetry, rank)
-        meter = throughput.Throughput(model, recipe, job.stage, device, world_size)
-        checks = validation.Validator(job, engine, processor, data, state, telemetry, rank, world_size)
+        checks = validation.Validator(job, engine, processor, data, telemetry)
+        rehearsal.rehearse(job, engine, model, processor, data, checks, telemetry, rank)
+        state, first_step, cautions = resume.resume(job, engine, RunState(identity=identity), telemetry, rank)
+        meter = throughput.Throughput(model, job.recipe, job.stage, data.plan, device)
         loop = Loop(
             engine=engine,
             recipe=recipe,
@@ -129,7 +130,7 @@ def run(job: Job) -> None:
                     "rows_left_out": float(len(data.problems)),
                 },
                 deepspeed_config=engine.config,
-                warnings=warnings,
+                warnings=cautions,
                 data_sha256=data.sha256,
                 problems=data.problems,
             )
@@ -146,6 +147,8 @@ def _quiet_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # DeepSpeed calls collectives by their old names; nothing a user could do about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 def _shared(value: Any) -> Any:
