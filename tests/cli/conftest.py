@@ -1,0 +1,5 @@
+"""Fixtures shared by this folder."""
+
+from tests.hub_model import hub_model
+
+__all__ = ["hub_model"]
