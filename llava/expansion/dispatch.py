@@ -139,7 +139,7 @@ class Dispatcher:
         while not self.outcome.stopped:
             attempt = self._ledger.attempts(request.id) + 1
             try:
-                reply = await self._send(_repaired(request, attempt))
+                reply = await self._send(repaired(request, attempt))
             except TeacherFailure as failure:
                 if failure.action == "drop":
                     await journal.write(_dropped(request, attempt, f"teacher: {failure}"))
@@ -222,7 +222,7 @@ class Dispatcher:
         self.outcome.stopped = self.outcome.stopped or why
 
 
-def _repaired(request: Request, attempt: int) -> Request:
+def repaired(request: Request, attempt: int) -> Request:
     """The request of a later attempt: a note at the end, so that the cached prefix stays, and room for a longer reply."""
     if attempt == 1:
         return request
