@@ -39,6 +39,7 @@ def build_model(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     meta: bool = False,
+    quantize_4bit: bool = False,
     seed: int = 0,
 ) -> LlavaForConditionalGeneration:
     """Build the model a recipe describes: pretrained tower, pretrained language model, fresh projector.
@@ -49,6 +50,8 @@ def build_model(
         dtype: of all parameters.
         device: where they end up.
         meta: build on the meta device from the configurations alone: shapes, no weights read.
+        quantize_4bit: language layers in NF4 with double quantisation (QLoRA, Dettmers et al. 2023), for adapters on
+            top; embeddings, head, tower and projector stay in `dtype`. Needs bitsandbytes.
         seed: of the projector's initialisation; nothing else is random.
 
     Raises:
@@ -62,15 +65,11 @@ def build_model(
 
     from transformers import AutoModelForCausalLM, CLIPVisionModel
 
-    tower = _load(
-        CLIPVisionModel, recipe.vision_tower, "model.vision_tower", dtype, sources.vision_config(recipe.vision_tower)
-    )
+    tower_config, text_config = sources.vision_config(recipe.vision_tower), sources.text_config(recipe.language_model)
+    more = _four_bit(dtype, device) if quantize_4bit else {}
+    tower = _load(CLIPVisionModel, recipe.vision_tower, "model.vision_tower", dtype, tower_config)
     language_model = _load(
-        AutoModelForCausalLM,
-        recipe.language_model,
-        "model.language_model",
-        dtype,
-        sources.text_config(recipe.language_model),
+        AutoModelForCausalLM, recipe.language_model, "model.language_model", dtype, text_config, **more
     )
     rows = tokens.rows_needed(tokenizer, language_model.get_input_embeddings().weight.shape[0])
     tied = language_model.config.tie_word_embeddings
@@ -83,6 +82,8 @@ def build_model(
         model = _model_class(config)._from_config(config, dtype=dtype)
     model.model.vision_tower = tower
     model.model.language_model = language_model.get_decoder()
+    if quantize_4bit:
+        model.model.language_model.is_loaded_in_4bit = True  # how peft tells which kind of adapter layer to use
     model.lm_head = language_model.get_output_embeddings()
     if tied:
         model.lm_head.weight = model.model.language_model.get_input_embeddings().weight
@@ -152,7 +153,26 @@ def _model_class(config: Any) -> Any:
     return LlavaNextForConditionalGeneration if isinstance(config, LlavaNextConfig) else LlavaForConditionalGeneration
 
 
-def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any) -> Any:
+def _four_bit(dtype: torch.dtype, device: str | torch.device) -> dict[str, Any]:
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise SettingsError(
+            "lora.quantize_4bit: bitsandbytes is not installed; install the extra qlora (pip install '.[qlora]'), "
+            "or turn it off"
+        )
+    options = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": options, "device_map": {"": str(device)}}
+
+
+def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any, **more: Any) -> Any:
     from safetensors import SafetensorError
     from transformers.utils import logging
 
@@ -161,7 +181,7 @@ def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any) ->
     # A whole CLIP read as its vision half reports every text key; missing keys are what matters, and those raise below.
     logging.set_verbosity_error()
     try:
-        model, report = cls.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True)
+        model, report = cls.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True, **more)
     except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(f"{field}: {source}: its weights cannot be read: {error}") from error
     finally:

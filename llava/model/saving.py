@@ -235,6 +235,8 @@ def _write_config(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
     written = dtype or model.dtype
     for part in (config, config.text_config, config.vision_config):
         part.dtype = written
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config  # what is written is whole again
         part._name_or_path = ""  # where it lay on this machine is nobody's business
     if isinstance(model, deep_projector.DeepLlavaForConditionalGeneration):
         code = Path(deep_projector.__file__)
