@@ -104,7 +104,7 @@ def measure_speed(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
                 image = dataset.images.load(record.images[0])
                 encoded = encoder.encode(record, [visual_tokens])
                 examples.append(Example(encoded.input_ids, encoded.labels, nothing, record.id))
-                pictures.append(torch.from_numpy(np.array(image)))
+                pictures.append(np.asarray(image))
             packs.append((collate(examples, [at]), pictures))
         return packs
 
@@ -114,7 +114,7 @@ def measure_speed(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
         seconds["processor"].append(cpu_seconds(by_processor))
         seconds["ours"].append(cpu_seconds(ours))
         seconds["device, host part"].append(cpu_seconds(for_device))
-    some = [picture.numpy() for _, pictures in for_device()[:1] for picture in pictures]
+    some = [picture for _, pictures in for_device()[:1] for picture in pictures]
     seconds["device, on this CPU"].append(cpu_seconds(lambda: device(some)) * rows / len(some))
     per_row = {name: statistics.median(values) / rows for name, values in seconds.items()}
     figures: dict[str, Any] = {f"{name}: ms a row": round(1e3 * value, 3) for name, value in per_row.items()}
@@ -134,7 +134,7 @@ def compare(theirs: list[Any], packs: list[Any], device_packs: list[Any], device
     pixels = np.concatenate([out["pixel_values"] for out in theirs])
     assert np.array_equal(pixels, torch.cat([pack.pixel_values_ICHW for pack in packs]).numpy())
     std = np.array(device.settings.std)[:, None, None]
-    pictures = [picture.numpy() for _, part in device_packs[:2] for picture in part]
+    pictures = [picture for _, part in device_packs[:2] for picture in part]
     apart = np.abs(device(pictures).numpy() - pixels[: len(pictures)]) * std * 255
     assert apart.max() <= TOLERANCE + 1e-3, apart.max()
 

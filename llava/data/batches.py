@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from llava.data.dataset import Example
+from llava.data.device_preprocess import DevicePreprocessor
 from llava.data.labels import IGNORE_INDEX
 from llava.data.plan import BatchPlan, StepPlan
 
@@ -47,6 +48,8 @@ class Batch:
         rows: the dataset's indices.
         tokens: real tokens, without padding.
         weight_K: reserved.
+        raw_images: instead of pixels, the images as decoded, each (H, W, C) uint8; `to(..., preprocess=...)` makes
+            the pixels of them on the device.
     """
 
     input_ids_BT: Tensor
@@ -62,14 +65,29 @@ class Batch:
     rows: list[int]
     tokens: int
     weight_K: None = None
+    raw_images: tuple[npt.NDArray[np.uint8], ...] = ()
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch on `device`. `image_sizes_I2` stays on the host, where the layout of tiles is computed."""
+    def to(
+        self,
+        device: torch.device | str,
+        *,
+        non_blocking: bool = False,
+        preprocess: DevicePreprocessor | None = None,
+    ) -> Batch:
+        """The same batch on `device`. `image_sizes_I2` stays on the host, where the layout of tiles is computed.
+
+        Args:
+            preprocess: makes the pixels of `raw_images`; needed where there are any.
+        """
         moved: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Tensor) and item.name != "image_sizes_I2":
                 moved[item.name] = value.to(device, non_blocking=non_blocking)
+        if self.raw_images:
+            if preprocess is None:
+                raise ValueError("the batch holds raw images; to() needs a DevicePreprocessor to make pixels of them")
+            moved |= {"pixel_values_ICHW": preprocess(self.raw_images), "raw_images": ()}
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
@@ -107,10 +125,11 @@ class Collator:
         ids, positions, mask, boundaries, starts, width = self._pack(examples) if self.packed else self._pad(examples)
         index_K, targets_K = _targets(examples, starts)
         pixels = [example.pixels for example in examples if len(example.pixels)]
+        raw = tuple(image for example in examples for image in example.raw)
         sizes = [size for example in examples for size in example.image_sizes]
         if not pixels:
             pixel_values = torch.zeros((1, 3, self.image_size, self.image_size))
-            sizes = [(self.image_size, self.image_size)]
+            sizes = sizes or [(self.image_size, self.image_size)]
         else:
             pixel_values = torch.from_numpy(np.concatenate(pixels))
         return Batch(
@@ -120,12 +139,13 @@ class Collator:
             cu_seqlens_N=None if boundaries is None else torch.from_numpy(boundaries),
             max_seqlen=width,
             pixel_values_ICHW=pixel_values,
-            has_images=bool(pixels),
+            has_images=bool(pixels or raw),
             image_sizes_I2=torch.tensor(sizes, dtype=torch.int64) if self.tiles else None,
             target_index_K=torch.from_numpy(index_K),
             target_ids_K=torch.from_numpy(targets_K),
             rows=list(rows),
             tokens=sum(len(example.input_ids) for example in examples) if rows else 0,
+            raw_images=raw,
         )
 
     def _pack(self, examples: Sequence[Example]) -> tuple[Any, ...]:

@@ -37,6 +37,7 @@ class Example:
         pixels: float32, (I, C, H, W); I = 0 in a text-only row.
         record_id: the record's id, for messages.
         image_sizes: (height, width) in pixels of each original image; AnyRes lays out its tiles by it.
+        raw: instead of `pixels`, the images as decoded, each (H, W, C) uint8, for `DevicePreprocessor`.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -44,6 +45,7 @@ class Example:
     pixels: npt.NDArray[np.float32]
     record_id: str
     image_sizes: tuple[Size, ...] = field(default=())
+    raw: tuple[npt.NDArray[np.uint8], ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class LazySupervisedDataset(Sequence[Example]):
         file: URI of the data file, for messages.
         facts: when already known for these very records (from `check.check_rows`).
         threads: to compute the facts with.
+        raw_pixels: leave padding, resizing and normalisation to the device: examples carry `raw` and no `pixels`.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class LazySupervisedDataset(Sequence[Example]):
         file: str = "(memory)",
         facts: RowFacts | None = None,
         threads: int = 4,
+        raw_pixels: bool = False,
     ) -> None:
         self.records = records
         self.encoder = encoder
@@ -88,6 +92,7 @@ class LazySupervisedDataset(Sequence[Example]):
         self.sizes = sizes
         self.file = file
         self._threads = threads
+        self.raw_pixels = raw_pixels
         self._constant = preprocessor.constant_visual_tokens
         if facts is not None:
             self.__dict__["facts"] = facts
@@ -107,7 +112,8 @@ class LazySupervisedDataset(Sequence[Example]):
         encoded = self.encoder.encode(record, tokens, file=self.file)
         kept = pictures[: encoded.images]
         side = self.preprocessor.image_size
-        pixels = [self.preprocessor.pixels(picture) for picture in kept]
+        raw = tuple(np.asarray(picture) for picture in kept) if self.raw_pixels else ()
+        pixels = [] if self.raw_pixels else [self.preprocessor.pixels(picture) for picture in kept]
         pixels_ICHW = (
             np.concatenate(pixels)
             if len(pixels) > 1
@@ -116,7 +122,7 @@ class LazySupervisedDataset(Sequence[Example]):
             else np.zeros((0, 3, side, side), np.float32)
         )
         sizes = tuple((picture.height, picture.width) for picture in kept)
-        return Example(encoded.input_ids, encoded.labels, pixels_ICHW, record.id, sizes)
+        return Example(encoded.input_ids, encoded.labels, pixels_ICHW, record.id, sizes, raw)
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
@@ -165,6 +171,7 @@ class LazySupervisedDataset(Sequence[Example]):
             file=self.file,
             facts=facts,
             threads=self._threads,
+            raw_pixels=self.raw_pixels,
         )
 
     def _load(self, record: Record, number: int) -> Any:

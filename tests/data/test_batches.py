@@ -202,6 +202,32 @@ def test_reading_ahead_is_bounded() -> None:
     iterator.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
+def test_memory_is_flat_over_many_rows() -> None:
+    """20,000 rows of about 50 KB each: a loader that kept even a tenth of them would grow by 100 MB."""
+    resource_page = 4096
+    rows = 20_000
+    lengths = np.full(rows, 64, np.int32)
+    plan = BatchPlan(lengths, lengths, np.ones(rows, np.int32), recipe(pack_tokens=512, pack_images=8), 1)
+
+    class Large(Rows):
+        def __getitem__(self, row: int) -> Example:
+            made = example(64, 0, row % 50)
+            return Example(made.input_ids, made.labels, np.ones((1, 3, 64, 64), np.float32), made.record_id)
+
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource_page
+
+    seen = [
+        resident()
+        for step in BatchLoader(Large(lengths), plan, workers=3, collator=Collator(PAD, 64, True))
+        if step.step % 100 == 0
+    ]
+    assert len(seen) == 25
+    assert seen[-1] - seen[3] < 40 * 2**20
+
+
 def test_one_batch_of_given_rows_is_built_at_once() -> None:
     loader = loaders(0)
     batch = loader.batch(loader.plan.longest_micro_batch())

@@ -156,3 +156,28 @@ def test_without_an_encoder_structure_and_images_are_checked(folder: Path) -> No
     result = check_rows(file, ImageSource(str(folder)))
     assert [file.records[i].id for i in result.good] == ["0", "4", "5", "7", "8"]
     assert result.facts.lengths.tolist() == [0] * 5
+
+
+def test_raw_images_become_the_same_pixels_on_the_device(folder: Path) -> None:
+    from llava.data.batches import collator_of
+    from llava.data.device_preprocess import TOLERANCE, DevicePreprocessor
+
+    file = read_records(str(folder / "rows.json"))
+    encoder, preprocessor = parts()
+    images = ImageSource(str(folder))
+    good = check_rows(file, images, encoder, preprocessor).good
+    host = LazySupervisedDataset(file.records, encoder, images, preprocessor).subset(good)
+    raw = LazySupervisedDataset(file.records, encoder, images, preprocessor, raw_pixels=True).subset(good)
+    rows = range(len(good))
+    expected = collator_of(host, True)([host[i] for i in rows], rows)
+    held = collator_of(raw, True)([raw[i] for i in rows], rows)
+    assert held.has_images
+    with pytest.raises(ValueError, match="DevicePreprocessor"):
+        held.to("cpu")
+    found = held.to("cpu", preprocess=DevicePreprocessor(preprocessor.settings))
+    assert found.raw_images == ()
+    apart = (found.pixel_values_ICHW - expected.pixel_values_ICHW).abs().max()
+    assert apart <= TOLERANCE / 255 / 0.26 + 1e-5  # 0.26: the smallest of CLIP's deviations
+    assert np.array_equal(found.input_ids_BT.numpy(), expected.input_ids_BT.numpy())
+    text_only = collator_of(raw, True)([raw[1]], [1]).to("cpu")
+    assert not text_only.has_images
