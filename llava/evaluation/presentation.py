@@ -26,7 +26,7 @@ def build_report(
     model, *others = summaries
     report = Report(title, subtitle)
     report.figures(
-        {f"{headline} ({summary.title})": _share(summary.figures[headline].value) for summary in summaries}
+        {f"{headline} ({summary.title})": _shown(headline, summary.figures[headline].value) for summary in summaries}
         | {"questions": len(model.scored), "could not be asked": len(failed)}
     )
     report.text(
@@ -94,5 +94,5 @@ def _sample(scored: Sequence[Scored], profile: Profile) -> list[Scored]:
     return chosen[:120]
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:.1f}"
+def _shown(headline: str, value: float) -> str:
+    return f"{100 * value:.1f} %" if headline in ("accuracy", "f1") else f"{value:.4g}"

@@ -1,0 +1,57 @@
+"""Captioning of COCO's kind, scored by CIDEr-D.
+
+`questions_uri`: a `captions_*.json`; every picture is described once and compared with all its captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llava.evaluation import rows, statistics
+from llava.evaluation.benchmark import Benchmark, Profile, Question, Scored
+from llava.evaluation.cider import cider, words
+from llava.evaluation.statistics import Interval
+
+ASK = "Provide a one-sentence caption for the provided image."
+
+
+class Captions(Benchmark):
+    """`cider` of the corpus, from 0 to 10; papers print its hundredfold.
+
+    The score of a single answer, which bars and gallery use, is the share of its words that any reference has.
+    """
+
+    name = "captions"
+    headline = "cider"
+    max_new_tokens = 64
+
+    def read(self, uri: str) -> list[Question]:
+        [file] = rows.files(uri)
+        references: dict[str, list[str]] = {}
+        for index, row in enumerate(rows.table(file, "annotations")):
+            key = rows.text(file, index, row, "image_id")
+            references.setdefault(key, []).append(rows.text(file, index, row, "caption"))
+        questions = []
+        for index, row in enumerate(rows.table(file, "images")):
+            key, image = rows.text(file, index, row, "id"), rows.text(file, index, row, "file_name")
+            if key in references:
+                gold = {"captions": references[key]}
+                questions.append(Question(key, (image,), ASK, references[key][0], "all", image, gold))
+        return questions
+
+    def score(self, question: Question, answer: str, profile: Profile) -> float:
+        said = set(words(answer))
+        known = {word for caption in question.gold["captions"] for word in words(caption)}
+        return len(said & known) / len(said) if said else 0.0
+
+    def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
+        answers = [item.answer if profile == "llava-1.5" else item.answer.split("\n", 1)[0] for item in scored]
+        scores = cider(answers, [item.question.gold["captions"] for item in scored])
+        clusters = [item.question.cluster for item in scored]
+        lengths = [float(len(words(answer))) for answer in answers]
+        return {
+            "cider": statistics.bootstrap(scores, clusters),
+            "words": statistics.bootstrap(lengths, clusters) if np.any(lengths) else Interval(0, 0, 0, len(lengths)),
+        }

@@ -1,0 +1,73 @@
+"""MMBench (Liu et al. 2023, arXiv:2307.06281): multiple choice, each question asked in every rotation of its options.
+
+`questions_uri`: the official TSV (`index`, `question`, `hint`, `A`..`D`, `answer`, `category`, `image` in base64).
+Rotations share the index modulo 1,000,000.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+
+from llava import storage
+from llava.errors import DataError
+from llava.evaluation import choices, rows, statistics
+from llava.evaluation.benchmark import Benchmark, Profile, Question, Scored
+from llava.evaluation.statistics import Interval
+
+ROTATION = 1_000_000
+
+
+class MMBench(Benchmark):
+    """`accuracy`: a question counts when all its rotations were answered right; `accuracy_vanilla`: each by itself."""
+
+    name = "mmbench"
+
+    def read(self, uri: str) -> list[Question]:
+        csv.field_size_limit(sys.maxsize)
+        questions = []
+        for file in rows.files(uri):
+            table = list(csv.DictReader(io.StringIO(storage.read_text(file)), delimiter="\t"))
+            if not table:
+                raise DataError(f"{file}: no questions in it; expected MMBench's TSV with a header line")
+            pictures = {rows.text(file, k, row, "index"): row.get("image") or "" for k, row in enumerate(table)}
+            for index, row in enumerate(table):
+                key = rows.text(file, index, row, "index")
+                picture = pictures[key]
+                if picture in pictures:  # rotations may refer to another row's picture
+                    picture = pictures[picture]
+                if not picture:
+                    raise rows.RowError(file, index, "image", picture, "a base64 picture", problem="row-field")
+                options = [row[letter] for letter in "ABCD" if (row.get(letter) or "").lower() not in ("", "nan")]
+                hint = row.get("hint") or ""
+                text = choices.ask(
+                    rows.text(file, index, row, "question"), options, "" if hint.lower() == "nan" else hint
+                )
+                letter = rows.text(file, index, row, "answer")
+                kind = str(row.get("category") or "all")
+                gold = {"letter": letter, "options": options}
+                group = str(int(key) % ROTATION)
+                reference = f"data:image/jpeg;base64,{picture}"
+                questions.append(Question(key, (reference,), text, letter, kind, group, gold))
+        return questions
+
+    def score(self, question: Question, answer: str, profile: Profile) -> float:
+        options, letter = question.gold["options"], question.gold["letter"]
+        if profile == "llava-1.5":
+            said = choices.letter_only(answer) or choices.stated(answer) or choices.by_text(answer, options)
+        else:
+            said = choices.understood(answer, options)
+        return float(said == letter)
+
+    def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
+        groups: dict[str, list[float]] = {}
+        for item in scored:
+            groups.setdefault(item.question.cluster, []).append(item.scores[profile])
+        circular = sum(all(group) for group in groups.values())
+        clusters = [item.question.cluster for item in scored]
+        return {
+            "accuracy": statistics.wilson(circular, len(groups)),
+            "accuracy_vanilla": statistics.bootstrap([item.scores[profile] for item in scored], clusters),
+        }
