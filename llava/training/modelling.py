@@ -38,12 +38,20 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
 
     recipe = job.train
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    model: Any = build_model(job.recipe.model, tokenizer=processor.tokenizer, dtype=dtype, seed=recipe.seed)
+    lora_recipe = recipe.lora if job.stage == "finetune" else None
+    model: Any = build_model(
+        job.recipe.model,
+        tokenizer=processor.tokenizer,
+        dtype=dtype,
+        device=device,
+        quantize_4bit=lora_recipe is not None and lora_recipe.quantize_4bit,
+        seed=recipe.seed,
+    )
     attention.install(model)
     if job.projector_uri:
         saving.load_projector(model, job.projector_uri)
-    if recipe.lora is not None and job.stage == "finetune":
-        lora.add_lora(model, recipe.lora, seed=recipe.seed)
+    if lora_recipe is not None:
+        lora.add_lora(model, lora_recipe, seed=recipe.seed)
     checkpoint_every(model, recipe.activation_checkpoint_every_n_layers)
     set_trainable(model, job.stage, train_tower=recipe.vision_tower_learning_rate is not None)
     model = model.to(device)
