@@ -107,7 +107,8 @@ class JsonStream:
             try:
                 value, end = self._decode(self._text, self._at)
                 # A number at the window's edge may go on in the next piece.
-                if end < len(self._text) or self._ended or not isinstance(value, int | float):
+                settled = end < len(self._text) and self._text[end] not in "0123456789.eE+-"
+                if settled or self._ended or not isinstance(value, int | float):
                     self._at = end
                     return value
             except json.JSONDecodeError as error:

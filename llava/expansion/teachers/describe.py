@@ -8,6 +8,8 @@ from collections import Counter
 from llava.expansion.teachers.scene import Region, Scene, Thing
 from llava.expansion.teachers.words import NUMBERS, enumerate_items, place_phrase, plural, with_article
 
+_FEWEST_WORDS = 8
+
 
 def describe(scene: Scene, rng: random.Random) -> str:
     """One paragraph: all things where the captions list them all, else captions and what the boxes add."""
@@ -18,7 +20,8 @@ def describe(scene: Scene, rng: random.Random) -> str:
         return f"{counted}: {items}."
     sentences = list(dict.fromkeys(_sentence(caption) for caption in sorted(scene.captions, key=len, reverse=True)))[:2]
     sentences += _boxes(scene.regions)
-    return " ".join(sentences)
+    text = " ".join(sentences)
+    return text if len(text.split()) >= _FEWEST_WORDS else f"The picture can be summed up like this: {text}"
 
 
 def _item(thing: Thing) -> str:
