@@ -39,8 +39,8 @@ def load_images(root: Path, variables: Mapping[str, str]) -> dict[str, Image]:
 
     Args:
         root: the checkout.
-        variables: values for the bake file's variables (usually the environment); one that is set but empty is empty, as
-            `docker buildx bake` has it; the file's defaults elsewhere.
+        variables: values for the bake file's variables (usually the environment), the file's defaults elsewhere; one
+            that is set but empty is empty, as `docker buildx bake` has it.
     """
     bake = json.loads((root / BAKE_FILE).read_text())
     values = {name: variables.get(name, spec.get("default", "")) for name, spec in bake["variable"].items()}
