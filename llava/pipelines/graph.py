@@ -30,6 +30,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "language_model": ("pretrain", "finetune"),
     "processes": ("pretrain", "finetune"),
     "threads_per_process": ("pretrain", "finetune"),
+    "train_job": ("pretrain", "finetune"),
 }
 
 

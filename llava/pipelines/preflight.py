@@ -16,6 +16,7 @@ import yaml
 from llava import storage
 from llava.config import Recipe, bundled_recipes, load_recipe
 from llava.errors import SettingsError
+from llava.stages.multinode import read_node_settings
 
 MAX_PARAMETER_BYTES = 10_000
 _CPU = re.compile(r"^([1-9]\d*m|[1-9]\d*|\d+\.\d+)$")
@@ -88,21 +89,34 @@ def _check_recipe(stage: str, values: Mapping[str, Any]) -> list[str]:
 
 def _check_ranks(stage: str, recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
     train = recipe.pretrain if stage == "pretrain" else recipe.finetune
-    accelerators = int(values["train_accelerators"]) if str(values["train_accelerators"]).isdigit() else 0
     processes = str(values.get("processes", "auto"))
     if processes != "auto" and not re.fullmatch(r"[1-9]\d*", processes):
         return [f'processes: found {processes!r}; expected "auto" or a number']
-    local = max(accelerators, 1) if processes == "auto" else int(processes)
+    own = int(values["train_accelerators"]) if str(values["train_accelerators"]).isdigit() else 0
     faults = []
+    if train.nodes > 1:
+        try:
+            accelerators, where = (
+                read_node_settings(str(values.get("train_job", ""))).accelerators,
+                "train_job.accelerators",
+            )
+        except SettingsError as error:
+            return [str(error)]
+        if own:
+            faults.append(
+                f"train_accelerators: found {own}; with {stage}.nodes {train.nodes} the nodes of the TrainJob hold the "
+                'accelerators and this pod only follows it; expected "0", and train_job {"accelerators": ...}'
+            )
+    else:
+        accelerators, where = own, "train_accelerators"
+    local = max(accelerators, 1) if processes == "auto" else int(processes)
     if accelerators and local > accelerators:
-        faults.append(f"processes: {local} a node, but train_accelerators is {accelerators}; expected at most one each")
-    if train.nodes > 1 and accelerators == 0:
-        faults.append(f"recipe {recipe.name}: {stage}.nodes is {train.nodes}, but train_accelerators is 0")
+        faults.append(f"processes: {local} a node, but {where} is {accelerators}; expected at most one each")
     if train.global_batch_size < train.nodes * local:
         faults.append(
             f"recipe {recipe.name}: {stage}.global_batch_size is {train.global_batch_size}, fewer rows than the "
             f"{train.nodes * local} ranks of {train.nodes} nodes with {local} processes each"
         )
     if train.lora and train.lora.quantize_4bit and accelerators == 0:
-        faults.append(f"recipe {recipe.name}: {stage}.lora.quantize_4bit needs a GPU, but train_accelerators is 0")
+        faults.append(f"recipe {recipe.name}: {stage}.lora.quantize_4bit needs a GPU, but {where} is 0")
     return faults

@@ -39,6 +39,9 @@ class TrainSettings(StageSettings):
         "auto", description="Training processes on this node: auto is one a GPU (one on CPU), or a number"
     )
     threads_per_process: int = Field(0, ge=0, description="CPU threads of each process; 0 leaves the choice to torch")
+    train_job: str = Field(
+        "", description='With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}'
+    )
 
 
 def read_recipe(settings: TrainSettings) -> Recipe:
@@ -76,13 +79,16 @@ def run_training(
     Raises:
         UserError: a setting, the recipe, the data or a place is wrong, or the run was stopped; nothing is half-written.
     """
+    from llava.stages.multinode import read_node_settings, train_on_nodes
     from llava.training import launch, reporting
     from llava.training.job import Job
 
     began = time.monotonic()
     recipe = read_recipe(settings)
     section = getattr(recipe, stage)
-    processes = launch.process_count(settings.processes)
+    read_node_settings(settings.train_job)
+    # On several nodes this pod only follows; its own GPUs say nothing of theirs.
+    processes = launch.process_count(settings.processes) if section.nodes == 1 else 1
     if section.global_batch_size < processes:
         raise SettingsError(
             f"{stage}.global_batch_size: found {section.global_batch_size}; with {processes} processes "
@@ -102,7 +108,11 @@ def run_training(
             failure_uri=f"{scratch}/failures",
             threads_per_process=settings.threads_per_process,
         )
-        result = launch.launch(job, processes)
+        result = (
+            train_on_nodes(job, settings.train_job, settings.processes)
+            if section.nodes > 1
+            else launch.launch(job, processes)
+        )
     metrics = _metrics(result, time.monotonic() - began)
     if result.problems:
         reporting.write_problems(storage.join(checkpoints_uri, "rows-left-out.jsonl"), result.problems)

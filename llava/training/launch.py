@@ -75,7 +75,7 @@ def launch(job: Job, processes: int) -> Result:
             "start it again with the same outputs to go on from the last checkpoint"
         )
     if code != 0:
-        raise _explain(job, code)
+        raise explain(job, code)
     return validate(Result, storage.read_json(job.result_uri), job.result_uri)
 
 
@@ -153,7 +153,8 @@ def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
             signal.signal(number, handler)
 
 
-def _explain(job: Job, code: int) -> Exception:
+def explain(job: Job, code: int) -> Exception:
+    """The first failure the ranks of `job` wrote down, as the error it was; without any, what exit `code` says."""
     failures = []
     for item in storage.list_files(job.failure_uri):
         place = storage.join(job.failure_uri, item.path)

@@ -183,12 +183,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"finetune_overrides": '{"finetune.max_stepz": 1}'}, "max_stepz: unknown field"),
     ({"processes": "8", "train_accelerators": "4"}, "processes: 8 a node, but train_accelerators is 4"),
     ({"processes": "many"}, "processes: found 'many'"),
+    ({"finetune_overrides": '{"finetune.nodes": 2}'}, "train_accelerators: found 1; with finetune.nodes 2"),
+    ({"finetune_overrides": '{"finetune.nodes": 2}', "train_job": "{"}, "train_job: not JSON"),
+    ({"finetune_overrides": '{"finetune.nodes": 2}', "train_job": '{"gpus": 8}'}, "gpus: unknown field"),
     (
-        {"finetune_overrides": '{"finetune.nodes": 2}', "train_accelerators": "0"},
-        "finetune.nodes is 2, but train_accelerators is 0",
-    ),
-    (
-        {"finetune_overrides": '{"finetune.nodes": 64}', "train_accelerators": "8"},
+        {"finetune_overrides": '{"finetune.nodes": 64}', "train_job": '{"accelerators": 8}'},
         "fewer rows than the 512 ranks of 64 nodes with 8 processes each",
     ),
     ({"expand_annotations_uri": "x" * 10_001}, "all parameters take"),

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from llava import storage
@@ -52,7 +52,7 @@ def test_processes() -> None:
 )
 def test_a_rank_s_error_comes_back_as_it_was(job: Job, kind: str, expected: type[UserError]) -> None:
     fail(job, 0, 1.0, kind)
-    error = launch._explain(job, 2)
+    error = launch.explain(job, 2)
     assert type(error) is expected
     assert str(error) == "of 0"
 
@@ -60,21 +60,21 @@ def test_a_rank_s_error_comes_back_as_it_was(job: Job, kind: str, expected: type
 def test_the_first_failure_is_the_cause(job: Job) -> None:
     fail(job, 0, 20.0, "RuntimeError", user=False)  # its peer had gone
     fail(job, 1, 10.0, "DataError")
-    assert str(launch._explain(job, 2)) == "of 1"
+    assert str(launch.explain(job, 2)) == "of 1"
 
 
 def test_a_bug_keeps_its_traceback(job: Job) -> None:
     fail(job, 1, 1.0, "KeyError", user=False)
-    error = launch._explain(job, 1)
+    error = launch.explain(job, 1)
     assert isinstance(error, launch.WorkerCrashed)
     assert "rank 1 failed: KeyError" in str(error)
     assert "Traceback ..." in str(error)
 
 
 def test_a_silent_death_is_told_as_one(job: Job) -> None:
-    assert "killed by SIGKILL" in str(launch._explain(job, -9))
-    assert "memory" in str(launch._explain(job, -9))
-    assert "code 7" in str(launch._explain(job, 7))
+    assert "killed by SIGKILL" in str(launch.explain(job, -9))
+    assert "memory" in str(launch.explain(job, -9))
+    assert "code 7" in str(launch.explain(job, 7))
 
 
 def test_several_nodes_leave_the_rendezvous_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
