@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import tempfile
 import threading
 from collections import OrderedDict
@@ -14,14 +15,16 @@ class DiskCache:
     """Bytes by key, for the threads of one process.
 
     Args:
-        max_bytes: upper bound of all files together; larger values than this are not kept at all.
+        max_bytes: upper bound of all files together, and at most half of the free disk; larger values than this are
+            not kept at all.
         folder: where; default a temporary folder deleted with the process. The folder is this cache's alone.
     """
 
     def __init__(self, max_bytes: int, folder: str | None = None) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="llava-images-", dir=folder, ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)
-        self._max_bytes = max_bytes
+        # A pod that fills its node's disk is evicted: leave as much free as is taken.
+        self._max_bytes = min(max_bytes, shutil.disk_usage(self._folder).free // 2)
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._total = 0
         self._lock = threading.Lock()

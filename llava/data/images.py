@@ -11,6 +11,7 @@ Remote bytes pass through a disk cache of bounded size, shared by the threads of
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from llava import storage
 from llava.data.disk_cache import DiskCache
 from llava.data.image_error import ImageError
 from llava.data.shards import INDEX_NAME, ShardIndex
-from llava.errors import StorageError
+from llava.errors import SettingsError, StorageError
 
 __all__ = ["ImageError", "ImageSource", "decode"]
 
@@ -44,13 +45,19 @@ class ImageSource:
 
     Args:
         images_uri: root of relative references; "" where every reference is a path or URI of its own.
-        cache_bytes: size of the disk cache for remote images; 0 for none.
+        cache_bytes: size of the disk cache for remote images; 0 for none; None: LLAVA_IMAGE_CACHE_GB (10^9 bytes),
+            default 8. Never more than half of what the disk has free.
         cache_folder: where the cache stands; default a temporary folder that goes with the process.
+
+    Raises:
+        SettingsError: LLAVA_IMAGE_CACHE_GB is not a number.
     """
 
-    def __init__(self, images_uri: str = "", *, cache_bytes: int = 8 << 30, cache_folder: str | None = None) -> None:
+    def __init__(
+        self, images_uri: str = "", *, cache_bytes: int | None = None, cache_folder: str | None = None
+    ) -> None:
         self.images_uri = images_uri
-        self._cache_bytes = cache_bytes
+        self._cache_bytes = _cache_bytes_from_environment() if cache_bytes is None else cache_bytes
         self._cache_folder = cache_folder
         self._lock = threading.Lock()
         self._cache: DiskCache | None = None
@@ -148,6 +155,16 @@ class ImageSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["images_uri"], cache_bytes=state["cache_bytes"], cache_folder=state["cache_folder"])  # type: ignore[misc]
+
+
+def _cache_bytes_from_environment() -> int:
+    value = os.environ.get("LLAVA_IMAGE_CACHE_GB", "8")
+    try:
+        return max(0, int(float(value) * 1e9))
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(
+            f"LLAVA_IMAGE_CACHE_GB: found {value!r}; expected a number of gigabytes, 0 for none"
+        ) from error
 
 
 def decode(data: bytes, ref: str) -> Image.Image:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from llava import storage
 from llava.config import TrainRecipe, load_recipe
 from llava.data.batches import BatchLoader
 from llava.data.dataset import LazySupervisedDataset
@@ -15,10 +17,13 @@ from llava.data.labels import RowEncoder
 from llava.data.plan import BatchPlan
 from llava.data.preprocess import Preprocessor
 from llava.data.records import read_records
+from llava.data.shards import pack_images
 from llava.data.templates import get_template
 
 
-def make_dataset(world, recipe_path: Path, stage: str = "finetune"):
+def make_dataset(
+    world: Any, recipe_path: Path, stage: str = "finetune", images_uri: str = ""
+) -> tuple[LazySupervisedDataset, TrainRecipe]:
     from llava.model.processor import build_processor
 
     recipe = load_recipe(str(recipe_path))
@@ -31,7 +36,11 @@ def make_dataset(world, recipe_path: Path, stage: str = "finetune"):
     assert not file.problems
     encoder = RowEncoder(template, processor.tokenizer, max_length=train.max_length)
     return LazySupervisedDataset(
-        file.records, encoder, ImageSource(world.images_uri), Preprocessor.from_processor(processor), file=file.uri
+        file.records,
+        encoder,
+        ImageSource(images_uri or world.images_uri),
+        Preprocessor.from_processor(processor),
+        file=file.uri,
     ), train
 
 
@@ -56,3 +65,24 @@ def test_every_row_once_an_epoch_and_the_divisor_is_the_sum(
                 assert images == 16 * (len(batch.pixel_values_ICHW) if batch.has_images else 0)
             seen += [row for batch in batches for row in batch.rows]
     assert sorted(seen) == sorted([*range(len(dataset))] * 2)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_images_in_a_store_give_the_same_batches(
+    tiny_world: Any, tiny_recipe: Path, moto_s3: Any, shards: bool
+) -> None:
+    local, train = make_dataset(tiny_world, tiny_recipe)
+    uri = f"{moto_s3.uri}/images"
+    refs = {ref for record in local.records for ref in record.images}
+    if shards:
+        pack_images(sorted(refs), local.images.read, uri, shard_bytes=20_000)
+    else:
+        for ref in refs:
+            storage.write_bytes(f"{uri}/{ref}", local.images.read(ref))
+    remote, _ = make_dataset(tiny_world, tiny_recipe, images_uri=uri)
+    plan = BatchPlan(local.lengths, local.supervised, local.image_counts, train)
+    pairs = zip(BatchLoader(local, plan, workers=0), BatchLoader(remote, plan, workers=4), strict=True)
+    for here, there in pairs:
+        for a, b in zip(here.micro_batches, there.micro_batches, strict=True):
+            assert torch.equal(a.pixel_values_ICHW, b.pixel_values_ICHW)
+            assert torch.equal(a.input_ids_BT, b.input_ids_BT)

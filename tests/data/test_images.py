@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import subprocess
+import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ from llava import storage
 from llava.data.disk_cache import DiskCache
 from llava.data.images import ImageError, ImageSource
 from llava.data.shards import INDEX_NAME, ShardIndex, pack_images
-from llava.errors import DataError, StorageError
+from llava.errors import DataError, SettingsError, StorageError
 from tests.data.test_preprocess import encoded, picture
 
 JPEG = encoded(picture(40, 30), "JPEG")
@@ -180,3 +182,18 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     cache.get("a")
     cache.put("d", b"x")
     assert [cache.get(key) is not None for key in "abcd"] == [True, False, True, True]
+
+
+def test_the_size_of_the_cache_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLAVA_IMAGE_CACHE_GB", "0.5")
+    assert ImageSource()._cache_bytes == 500_000_000
+    monkeypatch.setenv("LLAVA_IMAGE_CACHE_GB", "much")
+    with pytest.raises(SettingsError, match="LLAVA_IMAGE_CACHE_GB: found 'much'"):
+        ImageSource()
+
+
+def test_rows_and_images_are_checked_without_torch() -> None:
+    """The light image has neither torch nor transformers."""
+    modules = "llava.cli.data, llava.data.check, llava.data.shards"
+    code = f"import sys, {modules}; print({{'torch', 'transformers'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

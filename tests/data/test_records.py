@@ -237,3 +237,43 @@ def test_no_usable_row_is_an_error_whatever_the_threshold() -> None:
         check_threshold([problem(0)], 1, 1.0)
     with pytest.raises(DataError, match="no rows at all"):
         check_threshold([], 0, 1.0)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "image", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+almost_turn = st.fixed_dictionaries(
+    {},
+    optional={
+        "from": st.sampled_from(["human", "gpt", "bot"]) | json_values,
+        "value": json_values | st.just("<image>"),
+    },
+)
+almost_row = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": json_values,
+        "image": json_values | st.lists(st.text(), max_size=2),
+        "conversations": st.lists(almost_turn | json_values, max_size=4) | json_values,
+        "blip_caption": json_values,
+    },
+)
+
+
+@given(row=almost_row | json_values)
+def test_any_row_is_a_record_or_a_named_problem(row: Any) -> None:
+    try:
+        record = record_from_row(row)
+    except RowError as problem:
+        found = problem
+    else:
+        assert [turn.role for turn in record.turns] == ["human", "gpt"] * (len(record.turns) // 2)
+        assert sum(turn.text.count("<image>") for turn in record.turns) == len(record.images)
+        assert record_from_row(row_from_record(record)) == record
+        return
+    assert found.problem
+    assert found.expected
