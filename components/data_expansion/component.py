@@ -63,7 +63,7 @@ def expand(
         teacher: offline: deterministic and free; openai: any OpenAI-compatible endpoint
         teacher_endpoint: Base URL of the endpoint; empty: the client's default
         teacher_model: Model name as the endpoint knows it
-        max_cost: Budget in the price table's currency, earlier replies in the ledger included; 0: none
+        max_cost: Budget in the price table's currency, with what the ledger already cost; 0: none
         allow_partial: When the budget is used up, build the rows from what was answered
         prices: Price table (YAML); empty: the bundled one
         requests_per_minute: Rate limit; 0: none
