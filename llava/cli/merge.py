@@ -86,8 +86,8 @@ def write_merged(checkpoints_uri: str, out: str, recipe: Any, stage: Any, *, ste
             other & {"lora", "precision", "template", "image_aspect_ratio", "vision_tower_learning_rate"}
         ):
             raise SettingsError(
-                f"recipe: {recipe.name}: {stage}.{name} is {json.dumps(wanted.get(name))}, but the checkpoint was trained "
-                f"with {json.dumps(identity.recipe.get(name))}; give the run's own recipe and overrides"
+                f"recipe: {recipe.name}: {stage}.{name} is {json.dumps(wanted.get(name))}, but the checkpoint was "
+                f"trained with {json.dumps(identity.recipe.get(name))}; give the run's own recipe and overrides"
             )
         processor = build_processor_for(job)
         model = build_model_for(job, processor, torch.device("cpu"))
