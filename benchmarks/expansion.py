@@ -2,7 +2,8 @@
 
 1. plan: annotations of COCO train2017's size and form (118,287 pictures, 591k captions, 860k boxes with outlines),
    synthesised, read and planned for all three kinds. Target: under 60 s of one core and under 2 GiB.
-2. replies: an instant teacher through parse, gates, ledger (fsync'd) and rows. Target: at least 500 replies a second on 2 cores.
+2. replies: an instant teacher through parse, gates, ledger (fsync'd) and rows. Target: at least 500 replies a second
+   on 2 cores.
 3. flatness: the same per reply for growing jobs. Target: the largest costs about what the smallest does.
 
 Times are CPU seconds of this process (a machine shared with others has no honest wall clock), wall time is beside them.
@@ -129,11 +130,10 @@ def _write(path: Path, images: list[Any], rows: Iterator[Any], categories: list[
 
 def open_synthetic(folder: Path, limit: int = 0) -> Job:
     """All three kinds."""
-    job = open_job(
+    return open_job(
         annotations_uri=str(folder), split="train", image_prefix="train2017", kinds="conversation,detail,reasoning",
         expansion_recipe="coco", model="instant", limit=limit, seed=0, blocklist_uri="", max_bad_rows=0,
     )  # fmt: skip
-    return job
 
 
 def measure_plan(folder: Path) -> dict[str, Any]:

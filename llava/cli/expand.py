@@ -58,7 +58,18 @@ def plan(
     from llava.expansion.prices import load_prices
     from llava.expansion.tokens import TokenCounter
 
-    job = _job(annotations_uri, split, image_prefix, kinds, expansion_recipe, teacher_model, limit, seed, blocklist_uri, max_bad_rows)  # fmt: skip
+    job = _job(
+        annotations_uri,
+        split,
+        image_prefix,
+        kinds,
+        expansion_recipe,
+        teacher_model,
+        limit,
+        seed,
+        blocklist_uri,
+        max_bad_rows,
+    )
     table = load_prices(prices)
     price = table.find(job.model)
     counter = TokenCounter(tokenizer or (price.tokenizer if price else ""))
@@ -79,9 +90,9 @@ def plan(
         typer.echo(f"\ntime online at these rates: {_clock(minutes)}")
     if local_tokens_per_second:
         hours = made.usage(cached=True).output / local_tokens_per_second / 3600
-        cost = f", {hours * local_price_per_hour:,.2f} for the machine" if local_price_per_hour else ""
+        machine = f", {hours * local_price_per_hour:,.2f} for the machine" if local_price_per_hour else ""
         typer.echo(
-            f"time with a teacher of your own at {local_tokens_per_second:g} output tokens/s: {_clock(60 * hours)}{cost}"
+            f"time with your own teacher at {local_tokens_per_second:g} output tokens/s: {_clock(60 * hours)}{machine}"
         )
 
 
@@ -105,7 +116,18 @@ def export_batch(
     from llava.expansion.dispatch import repaired
     from llava.expansion.ledger import Ledger
 
-    job = _job(annotations_uri, split, image_prefix, kinds, expansion_recipe, teacher_model, limit, seed, blocklist_uri, max_bad_rows)  # fmt: skip
+    job = _job(
+        annotations_uri,
+        split,
+        image_prefix,
+        kinds,
+        expansion_recipe,
+        teacher_model,
+        limit,
+        seed,
+        blocklist_uri,
+        max_bad_rows,
+    )
     ledger = Ledger(ledger_uri or f"{to.rstrip('/')}/ledger")
     written = export_batches(job.requests(), ledger, to, repaired=repaired)
     ledger.close()
@@ -139,7 +161,18 @@ def import_batch(
     from llava.expansion.prices import FREE, load_prices
     from llava.expansion.teaching import form_check
 
-    job = _job(annotations_uri, split, image_prefix, kinds, expansion_recipe, teacher_model, limit, seed, blocklist_uri, max_bad_rows)  # fmt: skip
+    job = _job(
+        annotations_uri,
+        split,
+        image_prefix,
+        kinds,
+        expansion_recipe,
+        teacher_model,
+        limit,
+        seed,
+        blocklist_uri,
+        max_bad_rows,
+    )
     price = load_prices(prices).find(job.model) or FREE
     ledger = Ledger(ledger_uri)
     try:

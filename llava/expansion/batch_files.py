@@ -123,8 +123,8 @@ def import_batches(
     imported.foreign = len(wanted)
     if not imported.answered + imported.known + imported.unusable + imported.dropped + sum(imported.failed.values()):
         raise DataError(
-            f"{', '.join(uris)}: no line answers a request of this job ({imported.foreign} of other jobs, {imported.broken} "
-            "broken); give the same annotations, recipe and teacher_model as for export-batch"
+            f"{', '.join(uris)}: no line answers a request of this job ({imported.foreign} of other jobs, "
+            f"{imported.broken} broken); give the same annotations, recipe and teacher_model as for export-batch"
         )
     return imported
 
@@ -160,5 +160,14 @@ def _entry(
     imported.dropped += status == "dropped"
     cost = price.of(reply.usage, batch=True)
     return Entry(
-        request.id, attempt, status, reason, reply.text, reply.finish_reason, reply.model, reply.usage, cost, request.kind
-    )  # fmt: skip
+        request.id,
+        attempt,
+        status,
+        reason,
+        reply.text,
+        reply.finish_reason,
+        reply.model,
+        reply.usage,
+        cost,
+        request.kind,
+    )

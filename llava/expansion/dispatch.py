@@ -2,7 +2,7 @@
 
 What may happen to a request, each bounded:
 - retry: no reply, but there may be one later (429, 5xx, timeouts): the same request after a growing pause;
-- repair: a reply that cannot be used (cut off, wrong form, refusal): paid for and recorded, then asked again with a note;
+- repair: a reply that cannot be used (cut off, wrong form, refusal): paid for, recorded, asked again with a note;
 - drop: this request can never be answered (content filter): recorded with the reason, never asked again;
 - stop: no request can be answered (bad key, empty account), or the budget is used up, or the endpoint is down.
 """
@@ -194,8 +194,17 @@ class Dispatcher:
         if reason:
             status = "unusable" if attempt <= self._limits.repairs else "dropped"
         return Entry(
-            request.id, attempt, status, reason, reply.text, reply.finish_reason, reply.model, reply.usage, cost, request.kind
-        )  # fmt: skip
+            request.id,
+            attempt,
+            status,
+            reason,
+            reply.text,
+            reply.finish_reason,
+            reply.model,
+            reply.usage,
+            cost,
+            request.kind,
+        )
 
     async def _after_failure(self, failure: TeacherFailure, retries: int) -> None:
         self._since_success += 1
@@ -223,7 +232,7 @@ class Dispatcher:
 
 
 def repaired(request: Request, attempt: int) -> Request:
-    """The request of a later attempt: a note at the end, so that the cached prefix stays, and room for a longer reply."""
+    """The request of a later attempt: a note at its end (the prefix stays cached), and room for a longer reply."""
     if attempt == 1:
         return request
     return replace(request, context=request.context + REPAIR_NOTE, max_tokens=request.max_tokens * 2)

@@ -1,4 +1,4 @@
-"""What is to be expanded, resolved once: recipe, kinds, pictures, teacher's name. Shared by the stage and the planner."""
+"""What is to be expanded, resolved once: recipe, kinds, pictures, teacher's name."""
 
 from __future__ import annotations
 

@@ -132,6 +132,6 @@ def _rooted(root: str, image: str) -> str:
 
 
 def _absolute(data: str, folder: str) -> str:
-    if data == GENERATED or data.startswith(f"{GENERATED}:") or "://" in data or data.startswith("/") or not folder:
+    if not folder or data == GENERATED or "://" in data or data.startswith((f"{GENERATED}:", "/")):
         return data
     return storage.join(folder, data)

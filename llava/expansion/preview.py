@@ -1,4 +1,4 @@
-"""The preview: pictures with boxes, the rows made from them, kept and dropped side by side, filters by kind and gate."""
+"""The preview: pictures with boxes and what was made from them, kept and dropped, filters by kind and gate."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class PriceTable(Strict):
     models: dict[str, Price]
 
     def find(self, model: str) -> Price | None:
-        """The price of a model; a dated name (`model-2024-08-06`) falls back to the longest listed name it starts with."""
+        """The price of a model; a dated name (`model-2024-08-06`) falls back to the listed name without date."""
         if model in self.models:
             return self.models[model]
         fitting = [name for name in self.models if model.startswith(f"{name}-2")]

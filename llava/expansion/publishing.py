@@ -120,7 +120,7 @@ def _report(
         }
     )
     report.table("Rows", ["kind", "kept", "dropped"], [[kind, built.kept[kind], built.dropped[kind]] for kind in kinds])
-    gates = [[name, panel.hard[name], panel.soft[name]] for name in panel.names]
+    gates: list[list[float | str | None]] = [[name, panel.hard[name], panel.soft[name]] for name in panel.names]
     gates += [["unanswered", built.unanswered, 0]] if built.unanswered else []
     report.table("Quality gates", ["gate", "dropped", "flagged"], gates)
     if facts.agreement is not None:
@@ -137,7 +137,7 @@ def _report(
             f"agreement {_share(found.rate)}, kappa {_share(found.kappa)}, replies without verdict {found.unread}"
         )
     if built.parts:
-        rows = [[part.data, part.rows, part.usable, part.taken] for part in built.parts]
+        rows: list[list[float | str | None]] = [[part.data, part.rows, part.usable, part.taken] for part in built.parts]
         report.table("Mixture", ["part", "rows", "usable", "taken"], rows)
     report.gallery("Rows and what they were made from", preview_cards(sample, str(facts.settings["images_uri"])))
     report.table("Settings", ["setting", "value"], [[name, str(value)] for name, value in facts.settings.items()])

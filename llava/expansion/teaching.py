@@ -54,8 +54,8 @@ class TeacherSettings:
         found = table.find(model or self.model_name)
         if found is None and self.max_cost:
             raise SettingsError(
-                f"max_cost: {model or self.model_name!r} is not in the price table ({', '.join(table.models)}), so nothing "
-                "can be kept below it; add the model to a table of your own and name it in prices"
+                f"max_cost: {model or self.model_name!r} is not in the price table ({', '.join(table.models)}), "
+                "so nothing can be kept below it; add the model to a table of your own and name it in prices"
             )
         return found or FREE
 

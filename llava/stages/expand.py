@@ -47,7 +47,9 @@ class Settings(StageSettings):
     )
     teacher_endpoint: str = Field("", description="Base URL of the endpoint; empty: the client's default")
     teacher_model: str = Field("", description="Model name as the endpoint knows it")
-    max_cost: float = Field(0.0, ge=0, description="Budget in the price table's currency, earlier replies in the ledger included; 0: none")  # fmt: skip
+    max_cost: float = Field(
+        0.0, ge=0, description="Budget in the price table's currency, with what the ledger already cost; 0: none"
+    )
     allow_partial: bool = Field(False, description="When the budget is used up, build the rows from what was answered")
     prices: str = Field("", description="Price table (YAML); empty: the bundled one")
     requests_per_minute: float = Field(0.0, ge=0, description="Rate limit; 0: none")

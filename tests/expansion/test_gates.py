@@ -77,11 +77,12 @@ def bad(gate: str) -> list[Sample]:
 
 
 def scores() -> list[tuple[str, int, float, float, float]]:
-    """(gate, replies of its class, recall, precision, share of good rows dropped) for gates that judge single replies."""
+    """(gate, replies of its class, recall, precision, share of good rows dropped), a gate that judges ."""
     table = []
     for gate in PER_REPLY:
-        caught = sum(bool(panel(gate).judge(one)) for one in bad(gate))
-        wrong = sum(bool(panel(gate).judge(one)) for one in good())
+        gates = panel(gate)
+        caught = sum(bool(gates.judge(one)) for one in bad(gate))
+        wrong = sum(bool(gates.judge(one)) for one in good())
         total = len(bad(gate))
         table.append((gate, total, caught / total, caught / max(caught + wrong, 1), wrong / len(good())))
     return table
@@ -95,8 +96,9 @@ def test_the_set_is_large_enough() -> None:
 
 @pytest.mark.parametrize("gate", PER_REPLY)
 def test_a_gate_catches_its_class_and_leaves_good_rows(gate: str) -> None:
-    missed = [one.reply for one in bad(gate) if not panel(gate).judge(one)]
-    wrong = [(one.reply, panel(gate).judge(one)[0].reason) for one in good() if panel(gate).judge(one)]
+    gates = panel(gate)
+    missed = [one.reply for one in bad(gate) if not gates.judge(one)]
+    wrong = [(one.reply, found[0].reason) for one in good() if (found := gates.judge(one))]
     assert len(missed) <= 0.05 * len(bad(gate)), missed
     assert len(wrong) <= 0.02 * len(good()), wrong
 

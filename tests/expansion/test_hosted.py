@@ -25,9 +25,19 @@ from llava.stages.expand import STAGE, Inputs, Outputs, Settings
 from tests.expansion.serving import RunningTeacher, teacher
 
 FAULTS = {
-    "rate_limit": 0.04, "http500": 0.03, "http503": 0.02, "disconnect": 0.02, "not_json": 0.01, "no_choices": 0.01,
-    "truncated": 0.02, "malformed": 0.01, "hostile": 0.01, "refusal": 0.01, "always_malformed": 0.01, "content_filter": 0.01,
-}  # fmt: skip
+    "rate_limit": 0.04,
+    "http500": 0.03,
+    "http503": 0.02,
+    "disconnect": 0.02,
+    "not_json": 0.01,
+    "no_choices": 0.01,
+    "truncated": 0.02,
+    "malformed": 0.01,
+    "hostile": 0.01,
+    "refusal": 0.01,
+    "always_malformed": 0.01,
+    "content_filter": 0.01,
+}
 FINAL_DROPS = ("always_malformed", "content_filter")
 LIMITS = Limits(concurrency=24, first_pause=0.02, longest_pause=0.2)
 
@@ -50,9 +60,17 @@ def captions(folder: Path, pictures: int) -> Path:
 
 def job(path: Path, kinds: str = "conversation") -> Job:
     return open_job(
-        annotations_uri=str(path), split="train", image_prefix="", kinds=kinds, expansion_recipe="coco", model="teacher",
-        limit=0, seed=0, blocklist_uri="", max_bad_rows=0,
-    )  # fmt: skip
+        annotations_uri=str(path),
+        split="train",
+        image_prefix="",
+        kinds=kinds,
+        expansion_recipe="coco",
+        model="teacher",
+        limit=0,
+        seed=0,
+        blocklist_uri="",
+        max_bad_rows=0,
+    )
 
 
 def ask(work: Job, server: RunningTeacher, ledger: Ledger, timeout: float = 2.0, **settings: float) -> Outcome:
@@ -226,9 +244,13 @@ def test_stage_end_to_end_with_judge_leaves_no_secret_anywhere(tmp_path: Path, k
 def run_stage(tmp_path: Path, path: Path, server: RunningTeacher, **settings: object) -> dict[str, float]:
     out = tmp_path / "out"
     given = {
-        "annotations_uri": str(path), "teacher": "openai", "teacher_endpoint": server.endpoint, "teacher_model": "teacher",
-        "kinds": "conversation", **settings,
-    }  # fmt: skip
+        "annotations_uri": str(path),
+        "teacher": "openai",
+        "teacher_endpoint": server.endpoint,
+        "teacher_model": "teacher",
+        "kinds": "conversation",
+        **settings,
+    }
     names = {
         "pretrain_data": "pretrain.json",
         "instruct_data": "instruct.json",
@@ -242,11 +264,16 @@ def run_stage(tmp_path: Path, path: Path, server: RunningTeacher, **settings: ob
 @pytest.mark.parametrize(
     ("status", "code", "action"),
     [
-        (429, "rate_limit_exceeded", "retry"), (429, "insufficient_quota", "stop"), (500, "", "retry"),
-        (401, "invalid_api_key", "stop"), (404, "model_not_found", "stop"), (400, "content_filter", "drop"),
-        (400, "context_length_exceeded", "drop"), (408, "", "retry"),
+        (429, "rate_limit_exceeded", "retry"),
+        (429, "insufficient_quota", "stop"),
+        (500, "", "retry"),
+        (401, "invalid_api_key", "stop"),
+        (404, "model_not_found", "stop"),
+        (400, "content_filter", "drop"),
+        (400, "context_length_exceeded", "drop"),
+        (408, "", "retry"),
     ],
-)  # fmt: skip
+)
 def test_errors_are_classed(status: int, code: str, action: str) -> None:
     assert failure_of(status, {"error": {"code": code, "message": "m"}}, {}).action == action
 

@@ -18,7 +18,9 @@ from llava.expansion.requests import all_requests
 from llava.expansion.teachers.offline import reply_to
 
 RECIPE = load_expansion_recipe("coco")
-LINE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1).filter(lambda text: text.strip() == text)  # fmt: skip
+LINE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1).filter(
+    lambda text: text.strip() == text
+)
 
 
 @given(st.lists(st.tuples(LINE, LINE), min_size=1, max_size=5))

@@ -65,16 +65,28 @@ def test_region_boxes_of_the_padded_square() -> None:
 
 def test_crowds_and_pairs_that_cannot_be_told_apart_give_no_region() -> None:
     close = (Box("cat", 10, 0, 90, 90), Box("cat", 20, 80, 90, 90))
-    assert not list(region_rows([Picture("a.jpg", 1, 400, 200, (), close)], frame="original", image_position="before", max_turns=6, seed=0))  # fmt: skip
+    assert not list(
+        region_rows(
+            [Picture("a.jpg", 1, 400, 200, (), close)], frame="original", image_position="before", max_turns=6, seed=0
+        )
+    )
     crowd = (Box("cat", 10, 0, 90, 90, True),)
-    assert not list(region_rows([Picture("a.jpg", 1, 400, 200, (), crowd)], frame="original", image_position="before", max_turns=6, seed=0))  # fmt: skip
+    assert not list(
+        region_rows(
+            [Picture("a.jpg", 1, 400, 200, (), crowd)], frame="original", image_position="before", max_turns=6, seed=0
+        )
+    )
 
 
 def rows_file(path: Path, name: str, count: int) -> str:
     rows = [
-        {"id": f"{name}{k}", "image": f"{name}{k}.jpg", "conversations": [{"from": "human", "value": "<image>\nQ"}, {"from": "gpt", "value": "A"}]}
+        {
+            "id": f"{name}{k}",
+            "image": f"{name}{k}.jpg",
+            "conversations": [{"from": "human", "value": "<image>\nQ"}, {"from": "gpt", "value": "A"}],
+        }
         for k in range(count)
-    ]  # fmt: skip
+    ]
     path.write_text(json.dumps(rows))
     return str(path)
 
@@ -127,9 +139,13 @@ def test_the_stage_with_regions_mixture_blocklist_and_an_own_list(world: Path, t
         **{name: str(tmp_path / name) for name in ("pretrain_data", "instruct_data", "report", "metrics")}
     )
     settings = Settings(
-        annotations_uri=str(world / "annotations"), images_uri=str(world), image_prefix="train2017",
-        kinds="naive,region,detail", mixture=mixture, blocklist_uri=str(tmp_path / "blocked.txt"),
-    )  # fmt: skip
+        annotations_uri=str(world / "annotations"),
+        images_uri=str(world),
+        image_prefix="train2017",
+        kinds="naive,region,detail",
+        mixture=mixture,
+        blocklist_uri=str(tmp_path / "blocked.txt"),
+    )
     metrics = STAGE.run(settings, Inputs(), outputs).metrics
     assert metrics["blocked_pictures"] == 3 and metrics["rows_pretrain"] == 57
     records = read_records(outputs.instruct_data)

@@ -138,9 +138,17 @@ def test_concurrency_grows_and_halves_once_a_round() -> None:
 
 def job(world: Path, kinds: str = "conversation,detail,reasoning") -> Job:
     return open_job(
-        annotations_uri=str(world / "annotations"), split="train", image_prefix="", kinds=kinds, expansion_recipe="coco",
-        model="m", limit=20, seed=0, blocklist_uri="", max_bad_rows=0,
-    )  # fmt: skip
+        annotations_uri=str(world / "annotations"),
+        split="train",
+        image_prefix="",
+        kinds=kinds,
+        expansion_recipe="coco",
+        model="m",
+        limit=20,
+        seed=0,
+        blocklist_uri="",
+        max_bad_rows=0,
+    )
 
 
 def test_a_plan_adds_up(world: Path, tmp_path: Path) -> None:

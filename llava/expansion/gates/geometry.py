@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 from llava.expansion.english import NUMBERS, number_of
 from llava.expansion.gates.base import Sample
@@ -37,6 +38,11 @@ _AXIS = {
     "underneath": (1, 1),
     "under": (1, 1),
 }
+_EVERYWHERE = frozenset(
+    f"{start}{end}".strip()
+    for start in ("", "there ", "visible ", "shown ", "you see ")
+    for end in ("", "in the picture", "in the image", "in the photo", "in this picture", "in this image")
+)
 _CLEAR = 0.03  # of the picture's side: centres nearer than this contradict nobody
 _MIDDLE = 0.1
 
@@ -116,7 +122,7 @@ class SideGate:
     def _relations(self, text: str, single: dict[str, Box], size: tuple[int, int]) -> str:
         for sentence in re.split(r"(?<=[.!?;])\s|\n", text):
             mentions = self._sure(sentence, single)
-            for first, second in zip(mentions, mentions[1:], strict=False):
+            for first, second in pairwise(mentions):
                 match = _RELATION.match(sentence[first.end : second.start])
                 if match and not _holds(match, _box(first, single), _box(second, single), size, unclear=True):
                     word = match.group(1) or match.group(2)
@@ -189,8 +195,7 @@ def _off_side(side: str, box: Box, size: tuple[int, int]) -> bool:
 
 def _asks_for_all(question: str) -> bool:
     rest = re.sub(r"^how many .+? (?:are|is|do|can)\b", "", question.lower()).strip(" ?")
-    return rest in ("there", "in the picture", "in the image", "in the photo", "there in the picture", "there in the image",
-                    "visible", "you see", "visible in the image", "visible in the picture", "shown", "in this image")  # fmt: skip
+    return rest in _EVERYWHERE
 
 
 def _stated(number: int, word: str, captions: str) -> bool:

@@ -20,8 +20,13 @@ _PATTERNS = {
     "street address": re.compile(
         r"\b\d{1,5} (?:[A-Z][a-z]+ ){1,3}(?:Street|Avenue|Road|Lane|Drive|Boulevard|Court|St\.|Ave\.|Rd\.)\b"
     ),
-    "passport or licence number": re.compile(r"(?i:\b(?:passport|licen[cs]e|id|identity)(?: \w+)? (?:number|no\.?)\b\D{0,12})[A-Z]{0,3}\d{5,}"),
-    "birth date": re.compile(r"\b(?:born (?:on )?|date of birth:? ?|dob:? ?)(?:\w+ \d{1,2},? \d{4}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4})", re.IGNORECASE),
+    "passport or licence number": re.compile(
+        r"(?i:\b(?:passport|licen[cs]e|id|identity)(?: \w+)? (?:number|no\.?)\b\D{0,12})[A-Z]{0,3}\d{5,}"
+    ),
+    "birth date": re.compile(
+        r"\b(?:born (?:on )?|date of birth:? ?|dob:? ?)(?:\w+ \d{1,2},? \d{4}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4})",
+        re.IGNORECASE,
+    ),
 }  # fmt: skip
 _CARD = re.compile(r"(?<!\d)(?:\d[ -]?){13,19}(?!\d)")
 

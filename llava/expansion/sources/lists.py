@@ -123,4 +123,4 @@ def _row(uri: str, index: int, row: Any) -> tuple[str, list[str]]:
     captions = found if isinstance(found, list) else [found]
     if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise RowError(uri, index, "caption", found, "a non-empty text, or a list of them", problem="caption-row")
-    return image.strip(), [" ".join(caption.split()) for caption in captions]
+    return image.strip(), [" ".join(str(caption).split()) for caption in captions]

@@ -1,1 +1,1 @@
-"""Teachers: whoever answers a request. `offline` derives answers from the text it is shown; `hosted` asks an endpoint."""
+"""Who answers a request: `offline` derives answers from the text it is shown, `hosted` asks an endpoint."""

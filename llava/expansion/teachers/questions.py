@@ -49,7 +49,8 @@ def reasoning(scene: Scene, rng: random.Random, turns: int) -> list[Pair]:
         if len(chosen) >= turns or not named:
             break
         if len(named) >= 2:
-            pair = rng.choice((_beside, _beside, _larger))(*rng.sample(named, 2), rng)
+            first, second = rng.sample(named, 2)
+            pair = rng.choice((_beside, _beside, _larger))(first, second, rng)
         else:
             pair = _half(named[0], rng)
         if pair:

@@ -106,9 +106,9 @@ def _read_things(scene: Scene) -> None:
                 thing = merged.setdefault((before, noun), Thing(before, noun))
                 thing.size = thing.size or _SIZES.get(tokens[at - 2] if at > 1 else "", "")
                 thing.place = thing.place or _place_at(tokens, at + length)
-            if before in _COUNTS and (noun != one or before == "one"):
-                if scene.counts.setdefault(one, _COUNTS[before]) != _COUNTS[before]:
-                    contradicted.add(one)
+            count = _COUNTS.get(before, 0) if noun != one or before == "one" else 0
+            if count and scene.counts.setdefault(one, count) != count:
+                contradicted.add(one)
             if one != "shape":
                 seen[one] = None
             at += length
