@@ -165,10 +165,15 @@ def _encoding(recipe: str, stage: str, overrides: str) -> tuple[RowEncoder, Prep
     from llava.data.preprocess import Preprocessor
     from llava.data.templates import get_template
     from llava.errors import SettingsError
-    from llava.model.processor import build_processor
-    from llava.model.tokens import load_tokenizer
 
     loaded = load_recipe(recipe, overrides)
+    try:
+        from llava.model.processor import build_processor
+        from llava.model.tokens import load_tokenizer
+    except ImportError as error:
+        raise SettingsError(
+            f"--recipe: needs the `train` set of dependencies ({error}); install it, or check rows and images without"
+        ) from error
     if stage not in ("pretrain", "finetune"):
         raise SettingsError(f"stage: found {stage!r}; expected pretrain or finetune")
     train = loaded.pretrain if stage == "pretrain" else loaded.finetune

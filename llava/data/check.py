@@ -37,7 +37,8 @@ class CheckResult:
         facts: lengths, supervised tokens and images of those rows, in the same order.
         sizes: reference -> (width, height) of every readable image.
         problems: one per unusable row, those of reading the file included.
-        notes: things worth knowing that make no row unusable -> rows (`cut`, `role-marker`, repairs of the reader).
+        notes: things worth knowing that make no row unusable -> rows: `as-long-as-max-length` (most were cut),
+            `role-marker-in-text`, and what the reader put right.
         total: rows in the file.
     """
 
@@ -97,7 +98,7 @@ def check_rows(
             if encoder is not None and preprocessor is not None:
                 facts.append(row_facts(record, encoder, preprocessor, sizes, file.uri))
                 if encoder.max_length is not None and facts[-1][0] == encoder.max_length:
-                    result.notes["at-max-length"] += 1
+                    result.notes["as-long-as-max-length"] += 1
         except RowError as problem:
             result.problems.append(problem)
             continue
