@@ -25,6 +25,7 @@ from llava.expansion.teachers.base import Reply, Teacher, Usage
 from llava.expansion.teachers.failures import TeacherFailure
 
 _BUDGET_LOOK_S = 0.02
+_REMOTE_LINGER_S = 0.5
 REPAIR_NOTE = "\n\n(Write the reply again, complete and in exactly the form of the examples above.)"
 
 Unusable = Callable[[Request, Reply], str]
@@ -108,7 +109,7 @@ class Dispatcher:
     async def run(self, requests: Iterator[Request]) -> Outcome:
         """Ask for every request of the iterator without a final entry in the ledger."""
         missing = (request for request in requests if request.id not in self._ledger)
-        async with Journal(self._ledger) as journal:
+        async with Journal(self._ledger, _REMOTE_LINGER_S if self._ledger.remote else 0.0) as journal:
             workers = [asyncio.create_task(self._work(missing, journal)) for _ in range(self._limits.concurrency)]
             try:
                 await asyncio.gather(*workers)

@@ -13,10 +13,12 @@ class Journal:
 
     Args:
         ledger: no other writer may use it meanwhile.
+        linger: seconds to wait for more replies before a flush; an object store gets fewer, larger objects by it.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, linger: float = 0.0) -> None:
         self._ledger = ledger
+        self._linger = linger
         self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
         self._more = asyncio.Event()
         self._closing = False
@@ -44,6 +46,8 @@ class Journal:
     async def _flush(self) -> None:
         while True:
             await self._more.wait()
+            if self._linger and not self._closing:
+                await asyncio.sleep(self._linger)
             self._more.clear()
             taken, self._waiting = self._waiting, []
             if taken:

@@ -68,12 +68,12 @@ class Ledger:
         self.notes: list[str] = []
         self.cost = 0.0
         self.usage = Usage()
-        self._remote = storage.is_remote(uri)
-        self._temporary = tempfile.TemporaryDirectory(prefix="llava-ledger-") if self._remote else None
+        self.remote = storage.is_remote(uri)
+        self._temporary = tempfile.TemporaryDirectory(prefix="llava-ledger-") if self.remote else None
         self._folder = Path(self._temporary.name) if self._temporary else storage.local_path(uri)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
-        if self._remote and storage.exists(uri):
+        if self.remote and storage.exists(uri):
             storage.download(uri, self._folder)
         self._segments: list[Path] = []
         self._readers: dict[int, IO[bytes]] = {}
@@ -83,6 +83,7 @@ class Ledger:
         for path in sorted(self._folder.glob("segment-*.jsonl")):
             self._load(path)
         self._own: int | None = None
+        self._written: set[str] = set()
         self._writer: IO[bytes] | None = None
         self._commits = 0
 
@@ -127,7 +128,7 @@ class Ledger:
         if not entries:
             return
         lines = [(json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode() for entry in entries]
-        if self._remote:
+        if self.remote:
             self._open_segment(f"-{self._commits:06d}")
         elif self._writer is None:
             self._open_segment("")
@@ -135,9 +136,10 @@ class Ledger:
         offset = self._writer.tell()
         self._writer.write(b"".join(lines))
         self._writer.flush()
-        if self._remote:
+        if self.remote:
             path = self._segments[self._own]
             storage.write_bytes(storage.join(self.uri, path.name), path.read_bytes())
+            self._written.add(path.name)
         else:
             os.fsync(self._writer.fileno())
         self._commits += 1
@@ -147,6 +149,8 @@ class Ledger:
 
     def close(self) -> None:
         """Release files and the lock."""
+        if self.remote:
+            self._merge()
         for file in (self._writer, *self._readers.values(), self._lock):
             if file is not None:
                 file.close()
@@ -159,7 +163,7 @@ class Ledger:
         # Time first, so that segments sort in order of writing; the process id keeps two writers apart.
         path = self._folder / f"segment-{time.time_ns():020d}-{os.getpid()}{suffix}.jsonl"
         self._writer = path.open("xb")
-        if not self._remote:
+        if not self.remote:
             folder = os.open(self._folder, os.O_RDONLY)
             os.fsync(folder)  # the file's name must survive, too
             os.close(folder)
@@ -185,10 +189,22 @@ class Ledger:
                 self._count(entry, number, offset)
                 offset += len(line)
 
+    def _merge(self) -> None:
+        """Replace this run's many small objects by one. A crash in between leaves entries twice, counted once."""
+        own = [path for path in self._segments if path.name in self._written]
+        if len(own) < 2:
+            return
+        merged = own[0].name.replace(".jsonl", "-merged.jsonl")
+        storage.write_bytes(storage.join(self.uri, merged), b"".join(path.read_bytes() for path in own))
+        for path in own:
+            storage.delete(storage.join(self.uri, path.name))
+
     def _count(self, entry: Entry, segment: int, offset: int) -> None:
         if entry.final:
             self._final.setdefault(entry.id, (segment, offset))
-        self._attempts[entry.id] = max(self._attempts.get(entry.id, 0), entry.attempt)
+        if entry.attempt <= self._attempts.get(entry.id, 0):
+            return  # the same entry again, after a crash while segments were merged
+        self._attempts[entry.id] = entry.attempt
         self.cost += entry.cost
         if entry.usage.output:
             tokens, replies = self._output.get(entry.kind, (0, 0))

@@ -75,7 +75,7 @@ class NounFinder:
             if first:
                 self._starting.setdefault(first.group().lower(), []).append(phrase.lower())
         # Captions are read again for every kind, and short answers recur.
-        self.find = functools.lru_cache(maxsize=50_000)(self._find)
+        self.find = functools.lru_cache(maxsize=20_000)(self._find)
 
     def _find(self, text: str) -> tuple[Mention, ...]:
         """Every mention, in order."""

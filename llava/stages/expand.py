@@ -136,9 +136,8 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         panel = Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(split_names(settings.gates_off)))
         ledger = Ledger(settings.ledger_uri or f"{outputs.instruct_data}.ledger")
         try:
-            _ask(settings, teacher, job, ledger, telemetry)
+            total = _ask(settings, teacher, job, ledger, telemetry)
             sampler = Sampler(max(settings.preview_rows, settings.judge_sample))
-            total = sum(1 for _ in job.requests())
             built = build_rows(
                 job,
                 ledger,
@@ -192,16 +191,19 @@ def _write_pretrain(settings: Settings, uri: str, job: Job) -> int:
     return file.count
 
 
-def _ask(settings: Settings, teacher: TeacherSettings, job: Job, ledger: Ledger, telemetry: Telemetry) -> None:
-    """Fill the ledger; stop where the teacher or the budget does."""
+def _ask(settings: Settings, teacher: TeacherSettings, job: Job, ledger: Ledger, telemetry: Telemetry) -> int:
+    """Fill the ledger, stop where the teacher or the budget does; returns the number of requests, answered ones too."""
     from llava.expansion.dispatch import Outcome
     from llava.expansion.teaching import ask_all, form_check
 
     for note in ledger.notes:
         telemetry.note(f"ledger: {note}")
-    missing = sum(1 for request in job.requests() if request.id not in ledger)
+    total = missing = 0
+    for request in job.requests():
+        total += 1
+        missing += request.id not in ledger
     if not missing:
-        return
+        return total
     telemetry.note(f"{missing:,} replies to ask for")
 
     def progress(outcome: Outcome) -> None:
@@ -224,6 +226,7 @@ def _ask(settings: Settings, teacher: TeacherSettings, job: Job, ledger: Ledger,
         )
     if outcome.stopped:
         telemetry.note(f"stopped: {outcome.stopped}; going on with what was answered")
+    return total
 
 
 def _check_dropped(settings: Settings, built: Built, panel: Panel, total: int) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llava.errors import DataError, SettingsError
 from llava.expansion.gates import Panel, Sample
@@ -23,6 +25,7 @@ from llava.expansion.recipe import ExpansionRecipe, KindRecipe, load_expansion_r
 from llava.expansion.teachers.words import COCO
 
 SET = yaml.safe_load((Path(__file__).parent / "gate_set.yaml").read_text())
+FUZZED = Panel(load_expansion_recipe("coco"), COCO, blocked=frozenset(), off=set())
 PER_REPLY = [gate for gate in SET["bad"] if gate != "duplicates"]
 
 
@@ -184,6 +187,26 @@ def test_soft_gates_flag_without_dropping() -> None:
     findings = gates.judge(soft)
     assert [finding.gate for finding in findings] == ["grounding"] and not findings[0].hard
     assert gates.soft["grounding"] == 1 and not gates.hard
+
+
+@given(st.text(max_size=300), st.sampled_from([">>", ""]))
+def test_no_text_breaks_a_gate(text: str, form: str) -> None:
+    gates = FUZZED
+    for one in (
+        sample("beach", f"{text.replace('>>', '')} {form} {text.replace('>>', '')}"),
+        sample("desk", text, raw=True),
+    ):
+        assert all(finding.reason for finding in gates.judge(one))
+
+
+@pytest.mark.parametrize(
+    "piece", ["a ", "0.1, ", "the the ", "no dog. ", "two dogs of ", "===\n", "1 ", "@a", "(", "\u202e"]
+)
+@pytest.mark.timeout(120)  # anything quadratic would take far longer
+def test_no_gate_hangs_on_a_hostile_length(piece: str) -> None:
+    gates = panel()
+    gates.judge(sample("beach", f"What is it? >> {piece * (60_000 // len(piece))}"))
+    assert gates.seen == 1
 
 
 def test_an_unknown_gate_to_switch_off_is_an_error() -> None:
