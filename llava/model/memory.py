@@ -153,8 +153,8 @@ def memory(
     zero = max(recipe.zero_stage, 1) if bf16 else recipe.zero_stage
     size = 2 if bf16 else 4
     trained = trained_parameters(shape, stage, recipe)
-    frozen = shape.language_parameters + shape.tower_parameters + shape.projector_parameters
-    weights = float(size * frozen)
+    everything = shape.language_parameters + shape.tower_parameters + shape.projector_parameters
+    weights = float(size * everything)
     if stage == "finetune" and recipe.lora is not None:
         weights += size * shape.lora_parameters(recipe.lora)
         if recipe.lora.quantize_4bit:
@@ -170,7 +170,7 @@ def memory(
         gradients /= gpus
         buffers += min(BUCKET, trained) * size
     if zero == 3:
-        buffers += min(LIVE_PARAMETERS, frozen) * size
+        buffers += min(LIVE_PARAMETERS, everything) * size
         weights = 0.0 if recipe.offload_parameters else weights / gpus
     if recipe.offload_optimizer and zero >= 1:
         optimizer = 0.0

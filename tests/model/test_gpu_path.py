@@ -1,0 +1,74 @@
+"""What the CUDA path does, without a GPU: on meta tensors, which have shapes and no values.
+
+Asking such a tensor for a value (`.item()`, `.tolist()`, a condition) raises, so the forward test fails on every host
+sync. The kernel's numbers need a GPU; here its wiring is proven (layout, shapes, window, grouped heads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from llava.config import ModelRecipe
+from llava.model import attention
+from llava.model.build import build_model
+from llava.model.forward import supervised_logits
+from llava.model.tokens import load_tokenizer
+from tests.model.test_flops import meta_pack
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_the_forward_asks_the_device_for_nothing(
+    images: int, recipe_of: Callable[..., ModelRecipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of()
+    model: Any = build_model(recipe, tokenizer=load_tokenizer(recipe.language_model), meta=True)
+    batch = meta_pack(model, [30, 61], 20, max(1, images))
+    batch.has_images = images > 0
+    batch.cu_seqlens_N = torch.zeros(3, dtype=torch.int32, device="meta")
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        supervised_logits(model, batch)  # off the GPU the exact path reads the boundaries: the probe sees that
+
+    def kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *bounds: Any) -> torch.Tensor:
+        return attention._varlen(query, key, value, *bounds[:1], batch.max_seqlen, *bounds[2:])
+
+    monkeypatch.setattr(attention, "_by_document", kernel)
+    with torch.no_grad():
+        logits = supervised_logits(model, batch)
+    assert logits.is_meta
+    assert logits.shape == (20, model.config.text_config.vocab_size)
+
+
+@pytest.mark.parametrize(("window", "passed"), [(None, -1), (12, 11), (61, -1), (60, 59)])
+@pytest.mark.parametrize("groups", [2, 4])
+def test_the_kernel_is_called_as_it_wants(
+    groups: int, window: int | None, passed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch.nn.attention.varlen as varlen
+
+    calls: list[dict[str, Any]] = []
+    real = varlen.varlen_attn
+
+    def watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *bounds: Any, **options: Any) -> Any:
+        calls.append(
+            {"shapes": (tuple(query.shape), tuple(key.shape), tuple(value.shape)), "longest": bounds[2:], **options}
+        )
+        return real(query, key, value, *bounds, **options)
+
+    monkeypatch.setattr(varlen, "varlen_attn", watched)
+    empty = lambda heads: torch.empty(1, heads, 91, 16, device="meta", dtype=torch.bfloat16)  # noqa: E731
+    bounds = torch.zeros(3, dtype=torch.int32, device="meta")
+    out = attention._varlen(empty(4), empty(groups), empty(groups), bounds, 61, 0.25, window)
+    assert out.shape == (1, 91, 4, 16)
+    assert calls == [
+        {
+            "shapes": ((91, 4, 16), (91, groups, 16), (91, groups, 16)),
+            "longest": (61, 61),
+            "scale": 0.25,
+            "window_size": (passed, 0),
+            "enable_gqa": groups != 4,
+        }
+    ]
