@@ -61,9 +61,7 @@ def make_base_models(out: Path, *, seed: int = 0, quick: bool = False) -> None:
     folders = [out / "clip", out / "llama"]
     makers = [
         functools.partial(make_clip, folders[0], clip, seed),
-        functools.partial(
-            make_language_model, folders[1], QUICK_LANGUAGE_MODEL if quick else LanguageModelPlan(), seed
-        ),
+        functools.partial(make_language_model, folders[1], llama, seed),
     ]
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=maker) for maker in makers]

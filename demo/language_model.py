@@ -1,10 +1,14 @@
 """The demo's stand-in for Vicuna: a small Llama, taught to read on the world's text (``demo.corpus``), no pictures.
 
-Legend: B documents, T tokens.
+Two lessons: plain text, then plain and blended text in turns, so that it has learnt to take several words from one
+position before a projector hands it such positions. No pixel and no feature of a vision tower takes part.
+
+Legend: B documents, T tokens, P blended positions, W words of a position, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Collection
@@ -16,7 +20,7 @@ import torch
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from demo.corpus import Span, document
+from demo.corpus import BLEND, Span, blended_document, document
 from demo.scenes import Signature
 from demo.vocabulary import llama_tokenizer
 
@@ -31,7 +35,8 @@ class LanguageModelPlan:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    steps: int = 2000
+    steps: int = 1500
+    blended_steps: int = 1200
     batch: int = 32
     learning_rate: float = 3e-3
     warmup: int = 60
@@ -53,20 +58,62 @@ def encode_document(spans: list[Span], tokenizer: PreTrainedTokenizerFast) -> tu
     return list(encoded.input_ids), weights
 
 
-def _batch(
-    rng: np.random.Generator,
-    tokenizer: PreTrainedTokenizerFast,
-    size: int,
-    forbidden: Collection[Signature],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = [encode_document(document(rng, forbidden), tokenizer) for _ in range(size)]
+@dataclass(frozen=True)
+class Batch:
+    """Documents of one kind; ``words_BPW`` holds the token ids of the blended positions, or is None."""
+
+    ids_BT: torch.Tensor
+    weights_BT: torch.Tensor
+    words_BPW: torch.Tensor | None
+
+
+def text_batch(
+    rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, size: int, forbidden: Collection[Signature]
+) -> Batch:
+    """Documents of plain text."""
+    return _pad([encode_document(document(rng, forbidden), tokenizer) for _ in range(size)], tokenizer, None)
+
+
+def blended_batch(
+    rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, size: int, forbidden: Collection[Signature]
+) -> Batch:
+    """Documents whose scene is told blended. ``tokenizer`` must know ``BLEND`` as one token."""
+    drawn = [blended_document(rng, forbidden) for _ in range(size)]
+    words = [[tokenizer(position, add_special_tokens=False).input_ids for position in told] for _, told in drawn]
+    most = max(len(ids) for told in words for ids in told)
+    words_BPW = torch.tensor([[ids + [tokenizer.pad_token_id] * (most - len(ids)) for ids in told] for told in words])
+    return _pad([encode_document(spans, tokenizer) for spans, _ in drawn], tokenizer, words_BPW)
+
+
+def _pad(
+    rows: list[tuple[list[int], list[float]]], tokenizer: PreTrainedTokenizerFast, words_BPW: torch.Tensor | None
+) -> Batch:
     longest = max(len(ids) for ids, _ in rows)
-    ids_BT = torch.full((size, longest), tokenizer.pad_token_id, dtype=torch.long)
-    weights_BT = torch.zeros(size, longest)
+    ids_BT = torch.full((len(rows), longest), tokenizer.pad_token_id, dtype=torch.long)
+    weights_BT = torch.zeros(len(rows), longest)
+    blend = tokenizer.convert_tokens_to_ids(BLEND) if words_BPW is not None else None
     for row, (ids, weights) in enumerate(rows):
         ids_BT[row, : len(ids)] = torch.tensor(ids)
         weights_BT[row, : len(weights)] = torch.tensor(weights)
-    return ids_BT, weights_BT
+    if blend is not None:
+        weights_BT[ids_BT == blend] = 0.0  # not a word that could be predicted
+    return Batch(ids_BT, weights_BT, words_BPW)
+
+
+def embed(model: LlamaForCausalLM, batch: Batch, blend_id: int, pad_id: int, noise: float = 0.0) -> torch.Tensor:
+    """Embeddings of a batch, ``(B, T, D)``: a blended position is the sum of its words' embeddings over sqrt(words).
+
+    ``noise`` times the embeddings' spread is added to blended positions, so that near ones will do later.
+    """
+    table = model.get_input_embeddings()
+    if batch.words_BPW is None:
+        return table(batch.ids_BT)
+    blended_BT = batch.ids_BT == blend_id
+    plain_BTD = table(batch.ids_BT.masked_fill(blended_BT, pad_id))
+    known_BPW1 = (batch.words_BPW != pad_id).unsqueeze(-1).float()
+    sums_BPD = (table(batch.words_BPW) * known_BPW1).sum(2) / known_BPW1.sum(2).sqrt()
+    sums_BPD = sums_BPD + noise * table.weight.detach().std() * torch.randn_like(sums_BPD)
+    return plain_BTD.masked_scatter(blended_BT.unsqueeze(-1), sums_BPD)
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:
@@ -100,33 +147,58 @@ def train_language_model(
     model.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
+    _lesson("text", model, tokenizer, rng, plan, plan.steps, forbidden)
+    _lesson("blended text", model, _knowing_blends(tokenizer), rng, plan, plan.blended_steps, forbidden)
+    return model.eval(), tokenizer
+
+
+def _knowing_blends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A copy that knows ``BLEND`` as one token; neither the model nor the tokenizer we keep has a place for it."""
+    copied = copy.deepcopy(tokenizer)
+    copied.add_tokens([BLEND], special_tokens=True)
+    return copied
+
+
+def _lesson(
+    name: str,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    rng: np.random.Generator,
+    plan: LanguageModelPlan,
+    steps: int,
+    forbidden: Collection[Signature],
+) -> None:
+    """Train for ``steps`` steps under one cosine; where the tokenizer knows blends, three steps of four are blended."""
+    blend_id = tokenizer.get_vocab().get(BLEND, -1)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, plan.steps, plan.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, steps, plan.warmup))
     model.train()
     started = time.monotonic()
-    for step in range(plan.steps):
-        ids_BT, weights_BT = _batch(rng, tokenizer, plan.batch, forbidden)
-        logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-        losses_N = functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
-        weights_N = weights_BT[:, 1:].flatten()
+    for step in range(steps):
+        make = blended_batch if blend_id >= 0 and step % 4 else text_batch
+        batch = make(rng, tokenizer, plan.batch, forbidden)
+        embedded_BTD = embed(model, batch, blend_id, tokenizer.pad_token_id, noise=0.5)
+        logits_BTV = model(inputs_embeds=embedded_BTD, use_cache=False).logits
+        weights_N = batch.weights_BT[:, 1:].flatten()
+        targets_N = batch.ids_BT[:, 1:].flatten().masked_fill(weights_N == 0, tokenizer.pad_token_id)
+        losses_N = functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets_N, reduction="none")
         loss = (losses_N * weights_N).sum() / weights_N.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        if step % 50 == 0 or step == plan.steps - 1:
+        if step % 50 in (0, 1) or step == steps - 1:
             answers_N = weights_N == 1.0
-            right_N = logits_BTV[:, :-1].flatten(0, 1).argmax(-1) == ids_BT[:, 1:].flatten()
+            right_N = logits_BTV[:, :-1].flatten(0, 1).argmax(-1) == targets_N
             print(
-                f"language model: step {step + 1}/{plan.steps}, loss {loss.item():.3f}, "
+                f"language model, {name}: step {step + 1}/{steps}, loss {loss.item():.3f}, "
                 f"answer tokens right {right_N[answers_N].float().mean().item():.3f}, "
                 f"{time.monotonic() - started:.0f} s",
                 flush=True,
             )
-    return model.eval(), tokenizer
 
 
 def save_language_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
