@@ -38,7 +38,9 @@ class ModelRecipe(Strict):
     architecture: Literal["llava", "llava_next"] = Field(
         "llava", description="llava: one square image; llava_next: AnyRes tiles (LLaVA-NeXT)"
     )
-    projector: ProjectorType = Field("mlp2x_gelu", description="linear (the matrix W of v1), mlp2x_gelu, mlpNx_gelu, identity")
+    projector: ProjectorType = Field(
+        "mlp2x_gelu", description="linear (the matrix W of v1), mlp2x_gelu, mlpNx_gelu, identity"
+    )
     vision_feature_layer: int = Field(-2, description="Index into the tower's hidden states")
     vision_feature_select_strategy: Literal["default", "full"] = Field(
         "default", description="default drops the class token, full keeps it"
@@ -57,7 +59,9 @@ class LoraRecipe(Strict):
     target_modules: list[str] = Field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
-    quantize_4bit: bool = Field(False, description="QLoRA: base weights in NF4 (Dettmers et al. 2023); needs a GPU and bitsandbytes")
+    quantize_4bit: bool = Field(
+        False, description="QLoRA: base weights in NF4 (Dettmers et al. 2023); needs a GPU and bitsandbytes"
+    )
 
 
 class TrainRecipe(Strict):
@@ -72,20 +76,28 @@ class TrainRecipe(Strict):
     image_aspect_ratio: Literal["pad", "crop"] = Field(
         "pad", description="pad: to a square with the tower's mean colour; crop: resize the short side, cut the centre"
     )
-    max_length: int = Field(2048, ge=8, description="Longest row in tokens, visual tokens included; longer rows are cut on the right")
+    max_length: int = Field(
+        2048, ge=8, description="Longest row in tokens, visual tokens included; longer rows are cut on the right"
+    )
 
     epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimiser steps, whatever `epochs` says")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after this many optimiser steps, whatever `epochs` says"
+    )
     global_batch_size: int = Field(128, ge=1, description="Rows per optimiser step over all ranks")
     micro_batch_size: int = Field(16, ge=1, description="Rows per rank and forward pass when packing is off")
     packing: bool = Field(True, description="Lay rows end to end in fixed-token packs instead of padding them")
     pack_tokens: int = Field(8192, ge=16, description="Tokens per pack")
     pack_images: int = Field(32, ge=1, description="Images per pack, the second capacity")
-    group_by_modality_length: bool = Field(False, description="Batch rows of like length and kind together (original's stage 2)")
+    group_by_modality_length: bool = Field(
+        False, description="Batch rows of like length and kind together (original's stage 2)"
+    )
 
     learning_rate: float = Field(gt=0)
     projector_learning_rate: float | None = Field(None, gt=0, description="Default: learning_rate")
-    vision_tower_learning_rate: float | None = Field(None, gt=0, description="Trains the tower too when given; frozen when absent")
+    vision_tower_learning_rate: float | None = Field(
+        None, gt=0, description="Trains the tower too when given; frozen when absent"
+    )
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
@@ -97,7 +109,9 @@ class TrainRecipe(Strict):
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload_optimizer: bool = False
     offload_parameters: bool = False
-    activation_checkpoint_every_n_layers: int = Field(0, ge=0, description="0: none; 1: every layer; n: every n-th layer")
+    activation_checkpoint_every_n_layers: int = Field(
+        0, ge=0, description="0: none; 1: every layer; n: every n-th layer"
+    )
     compile: bool = Field(False, description="torch.compile each language-model layer")
     lora: LoraRecipe | None = None
     nodes: int = Field(1, ge=1, description="Nodes; more than one makes the stage create a TrainJob on Kubernetes")
@@ -107,7 +121,9 @@ class TrainRecipe(Strict):
     save_every_steps: int = Field(500, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     log_every_steps: int = Field(10, ge=1)
-    validation_rows: int = Field(0, ge=0, description="Rows set aside for validation loss, from the end of the shuffled data")
+    validation_rows: int = Field(
+        0, ge=0, description="Rows set aside for validation loss, from the end of the shuffled data"
+    )
     validate_every_steps: int = Field(500, ge=1)
     sample_generations: int = Field(2, ge=0, description="Validation rows answered in the report")
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="Largest share of unusable rows before the stage stops")
@@ -115,7 +131,10 @@ class TrainRecipe(Strict):
     @model_validator(mode="after")
     def _packs_hold_a_row(self) -> TrainRecipe:
         if self.packing and self.pack_tokens < self.max_length:
-            raise ValueError(f"pack_tokens ({self.pack_tokens}) must be at least max_length ({self.max_length}), or a row may fit no pack")
+            raise ValueError(
+                f"pack_tokens ({self.pack_tokens}) must be at least max_length ({self.max_length}), "
+                "or a row may fit no pack"
+            )
         if self.lora is not None and self.lora.quantize_4bit and self.zero_stage == 3:
             raise ValueError("lora.quantize_4bit does not work with zero_stage 3; use 0, 1 or 2")
         return self
@@ -157,18 +176,24 @@ def load_recipe(name_or_uri: str, overrides: str | dict[str, Any] | None = None)
     elif "/" in name_or_uri or name_or_uri.endswith((".yaml", ".yml")):
         source = name_or_uri
     else:
-        raise SettingsError(f"recipe: found {name_or_uri!r}; expected one of {', '.join(known)}, or the path or URI of a YAML file")
+        raise SettingsError(
+            f"recipe: found {name_or_uri!r}; expected one of {', '.join(known)}, or the path or URI of a YAML file"
+        )
     try:
         data = yaml.safe_load(storage.read_text(source))
     except yaml.YAMLError as error:
         raise SettingsError(f"{source}: not YAML: {error}") from error
     if not isinstance(data, dict):
-        raise SettingsError(f"{source}: found {type(data).__name__}; expected a mapping with name, model, pretrain, finetune")
+        raise SettingsError(
+            f"{source}: found {type(data).__name__}; expected a mapping with name, model, pretrain, finetune"
+        )
     if isinstance(overrides, str):
         try:
             overrides = json.loads(overrides) if overrides.strip() else None
         except json.JSONDecodeError as error:
-            raise SettingsError(f'overrides: not JSON ({error}): {overrides!r}; expected e.g. {{"finetune.max_steps": 10}}') from error
+            raise SettingsError(
+                f'overrides: not JSON ({error}): {overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
+            ) from error
     for key, value in (overrides or {}).items():
         _set_dotted(data, key, value)
     return validate(Recipe, data, source)
@@ -187,7 +212,10 @@ def validate(model: type[M], data: Any, source: str) -> M:
         for fault in error.errors():
             field = ".".join(str(part) for part in fault["loc"]) or "(whole)"
             if fault["type"] == "extra_forbidden":
-                lines.append(f"{source}: {field}: unknown field (value {fault['input']!r}); known: {', '.join(_known_fields(model, fault['loc']))}")
+                lines.append(
+                    f"{source}: {field}: unknown field (value {fault['input']!r}); "
+                    f"known: {', '.join(_known_fields(model, fault['loc']))}"
+                )
             elif fault["type"] == "missing":
                 lines.append(f"{source}: {field}: missing; it is required")
             else:
@@ -199,7 +227,15 @@ def _known_fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[st
     current: type[BaseModel] = model
     for part in loc[:-1]:
         field = current.model_fields.get(str(part))
-        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type) and issubclass(t, BaseModel)] if field else []
+        inner = (
+            [
+                t
+                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(t, type) and issubclass(t, BaseModel)
+            ]
+            if field
+            else []
+        )
         if not inner:
             break
         current = inner[0]

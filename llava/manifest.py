@@ -29,7 +29,9 @@ class Manifest(BaseModel):
     stage: str
     created_unix: float = Field(default_factory=time.time)
     code_version: str = __version__
-    image: str = Field(default_factory=lambda: os.environ.get("LLAVA_IMAGE", ""), description="image@digest the stage ran in")
+    image: str = Field(
+        default_factory=lambda: os.environ.get("LLAVA_IMAGE", ""), description="image@digest the stage ran in"
+    )
     settings: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     data_hash: str = ""

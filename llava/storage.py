@@ -205,7 +205,7 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     prefix = f"{key.rstrip('/')}/" if key else ""
     token: str | None = None
     while True:
-        more: dict[str, str] = {"ContinuationToken": token} if token else {}
+        more: Any = {"ContinuationToken": token} if token else {}
         page = _remote(uri, functools.partial(_client().list_objects_v2, Bucket=bucket, Prefix=prefix, **more))
         for item in page.get("Contents", []):
             if not item["Key"].endswith("/"):
@@ -387,7 +387,8 @@ def _remote(uri: str, call: Callable[[], T]) -> T:
             cause: Exception = error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise StorageError(
-                f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run under a service account that has them"
+                f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "or run under a service account that has them"
             ) from error
         except (BotoCoreError, OSError, S3UploadFailedError) as error:
             cause = error

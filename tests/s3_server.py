@@ -106,7 +106,9 @@ def rclone_server(folder: Path, bucket: str = "llava-test") -> Iterator[S3Server
 def moto_server(bucket: str = "llava-test") -> Iterator[S3Server]:
     """`moto_server`, in memory."""
     port = free_port()
-    yield from _serve([str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)], port, bucket)
+    yield from _serve(
+        [str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)], port, bucket
+    )
 
 
 def _serve(command: list[str], port: int, bucket: str) -> Iterator[S3Server]:

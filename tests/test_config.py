@@ -39,7 +39,11 @@ def _change(path: Path, dotted: str, value: object) -> str:
 def test_defaults_are_those_of_v1_5(recipe_file: Path) -> None:
     recipe = load_recipe(str(recipe_file))
     assert recipe.model.projector == "mlp2x_gelu" and recipe.model.vision_feature_layer == -2
-    assert recipe.finetune.warmup_ratio == 0.03 and recipe.finetune.weight_decay == 0 and recipe.finetune.max_length == 2048
+    assert (
+        recipe.finetune.warmup_ratio == 0.03
+        and recipe.finetune.weight_decay == 0
+        and recipe.finetune.max_length == 2048
+    )
 
 
 def test_overrides_reach_nested_fields(recipe_file: Path) -> None:
@@ -51,7 +55,11 @@ def test_overrides_reach_nested_fields(recipe_file: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("finetune.learning_rat", 1, r"mine.yaml: finetune.learning_rat: unknown field \(value 1\); known: .*learning_rate"),
+        (
+            "finetune.learning_rat",
+            1,
+            r"mine.yaml: finetune.learning_rat: unknown field \(value 1\); known: .*learning_rate",
+        ),
         ("model.tower", "x", r"model.tower: unknown field .*vision_tower"),
         ("finetune.learning_rate", -1, r"finetune.learning_rate: found -1; Input should be greater than 0"),
         ("model.projector", "mlp0x_gelu", r"model.projector: found 'mlp0x_gelu'"),
@@ -60,7 +68,9 @@ def test_overrides_reach_nested_fields(recipe_file: Path) -> None:
         ("finetune.lora", {"quantize_4bit": True}, None),
     ],
 )
-def test_a_faulty_field_is_named_with_value_and_remedy(recipe_file: Path, field: str, value: object, message: str | None) -> None:
+def test_a_faulty_field_is_named_with_value_and_remedy(
+    recipe_file: Path, field: str, value: object, message: str | None
+) -> None:
     path = _change(recipe_file, field, value)
     if message is None:
         assert load_recipe(path).finetune.lora is not None

@@ -104,7 +104,9 @@ def test_a_store_that_restarts_loses_nothing(rclone_s3: S3Server) -> None:
     assert storage.read_bytes(uri) == b"kept"
 
 
-def test_a_store_that_stays_away_is_an_error_at_the_deadline(rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_away_is_an_error_at_the_deadline(
+    rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LLAVA_STORAGE_DEADLINE_S", "1")
     rclone_s3.kill()
     with pytest.raises(StorageError, match="did not answer before the deadline"):
