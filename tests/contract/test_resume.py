@@ -32,7 +32,7 @@ CASES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
 }
 
 
-COMMON = {"max_steps": 24, "save_every_steps": 2}
+COMMON: dict[str, Any] = {"max_steps": 24, "save_every_steps": 2}
 
 
 @pytest.fixture(scope="module")
