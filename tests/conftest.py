@@ -65,7 +65,9 @@ def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -105,7 +107,9 @@ def train_llama_tokenizer(corpus: tuple[str, ...], *, vocabulary: int = 600, **o
     specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     learner = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True))
     learner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
-    learner.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=specials, show_progress=False))
+    learner.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=specials, show_progress=False)
+    )
     model = json.loads(learner.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
     return LlamaTokenizer(vocab=model["vocab"], merges=merges, **{"legacy": False, "model_max_length": 512, **options})
@@ -126,13 +130,25 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     for index, (image_id, texts) in enumerate(sorted(captions.items())):
         image = f"train2017/{image_id:012d}.jpg"
         pretrain.append(
-            {"id": f"{image_id:012d}", "image": image, "conversations": turns("Describe the image concisely.\n<image>", texts[0])}
+            {
+                "id": f"{image_id:012d}",
+                "image": image,
+                "conversations": turns("Describe the image concisely.\n<image>", texts[0]),
+            }
         )
         if index % 8 == 7:
-            instruct.append({"id": f"text-{index}", "model": "", "conversations": turns("How many shapes are there?", texts[1])})
+            instruct.append(
+                {"id": f"text-{index}", "model": "", "conversations": turns("How many shapes are there?", texts[1])}
+            )
             continue
         follow_up = turns("Say it in other words.", texts[1]) + turns("And again?", texts[2]) * (index % 3)
-        instruct.append({"id": str(image_id), "image": image, "conversations": turns("<image>\nWhat is shown?", texts[0]) + follow_up})
+        instruct.append(
+            {
+                "id": str(image_id),
+                "image": image,
+                "conversations": turns("<image>\nWhat is shown?", texts[0]) + follow_up,
+            }
+        )
     (root / "pretrain.json").write_text(json.dumps(pretrain))
     (root / "instruct.json").write_text(json.dumps(instruct))
     return TinyWorld(root, root / "pretrain.json", root / "instruct.json", root / "annotations" / "questions_val.jsonl")
