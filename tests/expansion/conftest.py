@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from demo.world import write_world
+
+settings.register_profile("expansion", deadline=None)  # a busy machine is no failure
+settings.load_profile("expansion")
 
 
 @pytest.fixture(scope="session")
