@@ -38,7 +38,7 @@ class LocalContext:
         artifacts: path or URI below which artifacts go.
         interpreters: image prefix -> Python interpreter; the longest prefix wins, without one it is this interpreter.
         environment: variables set for every stage.
-        stages: names of the tasks in order, for the banner.
+        before: stage -> those that must have ended before it, for the banner.
         done: task -> exit status, in the order in which tasks really ran.
         run: name kfp gave the run's folder, known once a task has started.
     """
@@ -47,7 +47,7 @@ class LocalContext:
     artifacts: str
     interpreters: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
-    stages: list[str] = field(default_factory=list)
+    before: dict[str, set[str]] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
     run: str = ""
 
@@ -149,7 +149,9 @@ def _begin(context: LocalContext, executor_input: dict[str, Any]) -> str:
     # A retry must not be taken for done by what an earlier attempt left.
     output_file.unlink(missing_ok=True)
     output_file.parent.mkdir(parents=True, exist_ok=True)
-    number = f"[{context.stages.index(task) + 1}/{len(context.stages)}] " if task in context.stages else ""
+    # kfp chooses among what is ready; what came before without having run here came from the cache.
+    position = len(context.before.get(task, set()) | context.done.keys() - {task}) + 1
+    number = f"[{position}/{len(context.before)}] " if task in context.before else ""
     width = min(shutil.get_terminal_size().columns, 100)
     context.say(f"{number}{task} ".ljust(width, "-"))
     return task

@@ -103,7 +103,7 @@ def run_package(package: Path, arguments: Mapping[str, Any], options: LocalOptio
         artifacts=options.artifacts or str(root),
         interpreters=dict(options.interpreters),
         environment={"LLAVA_NO_LAUNCHER": "1", "PYTHONUNBUFFERED": "1", **options.environment},
-        stages=_task_order(spec),
+        before=_before(spec),
     )
     root.mkdir(parents=True, exist_ok=True)
     cache = root / CACHE_FOLDER / hashlib.sha256(context.artifacts.encode()).hexdigest()[:12]
@@ -212,25 +212,24 @@ def _adapt(spec: dict[str, Any], fingerprint: str) -> None:
                 executor["container"]["image"] += f"+{fingerprint}"
 
 
-def _task_order(spec: Mapping[str, Any]) -> list[str]:
-    tasks = spec["root"]["dag"]["tasks"]
-    runnable = {
-        name
-        for name, component in spec["components"].items()
-        if "container" in spec["deploymentSpec"]["executors"].get(component.get("executorLabel", ""), {})
+def _before(spec: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Stage -> the stages that must have ended before it, by the names kfp gives their folders."""
+    tasks, executors = spec["root"]["dag"]["tasks"], spec["deploymentSpec"]["executors"]
+
+    def name_of(task: str) -> str:
+        return str(tasks[task]["componentRef"]["name"]).removeprefix("comp-")
+
+    def upstream(task: str) -> set[str]:
+        direct = set(tasks[task].get("dependentTasks", []))
+        return direct.union(*(upstream(other) for other in direct))
+
+    stages = {
+        task
+        for task in tasks
+        if "container"
+        in executors.get(spec["components"][tasks[task]["componentRef"]["name"]].get("executorLabel"), {})
     }
-    ordered: list[str] = []
-
-    def visit(name: str) -> None:
-        for before in sorted(tasks[name].get("dependentTasks", [])):
-            visit(before)
-        component = tasks[name]["componentRef"]["name"]
-        if component in runnable and (label := component.removeprefix("comp-")) not in ordered:
-            ordered.append(label)
-
-    for name in sorted(tasks):
-        visit(name)
-    return ordered
+    return {name_of(task): {name_of(other) for other in upstream(task) & stages} for task in stages}
 
 
 @contextlib.contextmanager
