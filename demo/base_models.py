@@ -27,7 +27,7 @@ HELD_OUT = 300
 """Scenes of the default world's held-out split, left out of the base models' training."""
 
 QUICK_CLIP = ClipPlan(width=32, layers=2, heads=2, text_layers=1, projection=32, scenes=256, steps=30, batch=32)
-QUICK_LANGUAGE_MODEL = LanguageModelPlan(width=32, layers=2, heads=2, steps=20, batch=8)
+QUICK_LANGUAGE_MODEL = LanguageModelPlan(width=32, layers=2, heads=2, fact_steps=10, dialogue_steps=15, batch=8)
 
 
 def make_clip(folder: Path, plan: ClipPlan, seed: int) -> None:

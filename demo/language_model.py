@@ -1,7 +1,9 @@
 """The demo's stand-in for Vicuna: a small Llama, taught to read on the world's text (``demo.corpus``), no pictures.
 
-Two lessons: plain text, then plain and blended text in turns, so that it has learnt to take several words from one
-position before a projector hands it such positions. No pixel and no feature of a vision tower takes part.
+Two lessons, because a model this small never finds out by itself that questions are answered by looking things up:
+first facts, one step from cue to answer, from nine blended positions; then dialogues, mostly about scenes told in 36
+blended positions, as a projector will hand them over later. It starts from weights under which equal tokens attend to
+each other. No pixel and no feature of a vision tower takes part.
 
 Legend: B documents, T tokens, P blended positions, W words of a position, D width, V vocabulary.
 """
@@ -20,11 +22,23 @@ import torch
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from demo.corpus import BLEND, Span, blended_document, document
+from demo.corpus import (
+    BLEND,
+    BLEND_SIDE,
+    CELL_SIDE,
+    Span,
+    blends,
+    dialogue,
+    document,
+    facts,
+    one_caption,
+    tell,
+    unknown_scene,
+)
 from demo.scenes import Signature
 from demo.vocabulary import llama_tokenizer
 
-_CONTEXT_WEIGHT = 0.1
+_CONTEXT_WEIGHT = 0.02
 """Weight of a token that is not an answer: most of what a scene or a question says cannot be predicted."""
 
 
@@ -35,11 +49,29 @@ class LanguageModelPlan:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    steps: int = 1500
-    blended_steps: int = 1200
-    batch: int = 32
-    learning_rate: float = 3e-3
-    warmup: int = 60
+    fact_steps: int = 850
+    dialogue_steps: int = 1900
+    batch: int = 16
+    turns: int = 10
+    learning_rate: float = 2e-3
+    warmup: int = 50
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What documents a lesson is made of; shares are probabilities."""
+
+    name: str
+    side: int
+    facts: float
+    plain: float
+    captions: float
+    describe: float
+    system: float
+
+
+FACTS = Lesson("facts", CELL_SIDE, facts=1.0, plain=0.0, captions=0.0, describe=0.0, system=0.0)
+DIALOGUES = Lesson("dialogues", BLEND_SIDE, facts=0.15, plain=0.15, captions=0.05, describe=0.1, system=0.2)
 
 
 def encode_document(spans: list[Span], tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[float]]:
@@ -67,22 +99,35 @@ class Batch:
     words_BPW: torch.Tensor | None
 
 
-def text_batch(
-    rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, size: int, forbidden: Collection[Signature]
+def draw_batch(
+    lesson: Lesson,
+    rng: np.random.Generator,
+    tokenizer: PreTrainedTokenizerFast,
+    plan: LanguageModelPlan,
+    forbidden: Collection[Signature],
 ) -> Batch:
-    """Documents of plain text."""
-    return _pad([encode_document(document(rng, forbidden), tokenizer) for _ in range(size)], tokenizer, None)
-
-
-def blended_batch(
-    rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, size: int, forbidden: Collection[Signature]
-) -> Batch:
-    """Documents whose scene is told blended. ``tokenizer`` must know ``BLEND`` as one token."""
-    drawn = [blended_document(rng, forbidden) for _ in range(size)]
-    words = [[tokenizer(position, add_special_tokens=False).input_ids for position in told] for _, told in drawn]
-    most = max(len(ids) for told in words for ids in told)
-    words_BPW = torch.tensor([[ids + [tokenizer.pad_token_id] * (most - len(ids)) for ids in told] for told in words])
-    return _pad([encode_document(spans, tokenizer) for spans, _ in drawn], tokenizer, words_BPW)
+    """Documents of one lesson, all told alike. ``tokenizer`` must know ``BLEND`` as one token."""
+    only_facts = rng.random() < lesson.facts
+    plain = not only_facts and rng.random() < lesson.plain
+    rows, blended = [], []
+    for _ in range(plan.batch):
+        scene = unknown_scene(rng, forbidden)
+        words = blends(scene, rng, lesson.side)
+        told = tell(scene, rng) if plain else BLEND * len(words)
+        if only_facts:
+            spans = facts(scene, rng, told)
+        elif rng.random() < lesson.captions:
+            spans = one_caption(scene, rng, told)
+        else:
+            spans = dialogue(scene, rng, plan.turns, told=told, describe=lesson.describe, system=lesson.system)
+        rows.append(encode_document(spans, tokenizer))
+        blended.append([tokenizer(position, add_special_tokens=False).input_ids for position in words])
+    if plain:
+        return _pad(rows, tokenizer, None)
+    most = max(len(ids) for told_ids in blended for ids in told_ids)
+    pad = tokenizer.pad_token_id
+    words_BPW = torch.tensor([[ids + [pad] * (most - len(ids)) for ids in told_ids] for told_ids in blended])
+    return _pad(rows, tokenizer, words_BPW)
 
 
 def _pad(
@@ -142,14 +187,33 @@ def train_language_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
+        # Slow rotations in most of a head's 32 channels: what is looked up must be found at any distance.
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
     )
     model = LlamaForCausalLM(config)
+    _let_equal_tokens_attend(model)
     model.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
-    _lesson("text", model, tokenizer, rng, plan, plan.steps, forbidden)
-    _lesson("blended text", model, _knowing_blends(tokenizer), rng, plan, plan.blended_steps, forbidden)
+    lessons = [FACTS] * plan.fact_steps + [DIALOGUES] * plan.dialogue_steps
+    _teach(model, _knowing_blends(tokenizer), rng, plan, lessons, forbidden)
     return model.eval(), tokenizer
+
+
+@torch.no_grad()
+def _let_equal_tokens_attend(model: LlamaForCausalLM) -> None:
+    """Start with equal query and key projections, and value and output projections that undo each other.
+
+    From random weights so small a model stays for thousands of steps where it answers with any colour it has read.
+    "Mimetic initialization" (Trockman and Kolter 2023, arXiv:2305.09828) gives it attention by content at once.
+    """
+    model.model.embed_tokens.weight.normal_(0, 0.5)
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        attention.q_proj.weight.normal_(0, 0.08)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.v_proj.weight.normal_(0, 0.05)
+        attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
 def _knowing_blends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -159,27 +223,26 @@ def _knowing_blends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
     return copied
 
 
-def _lesson(
-    name: str,
+def _teach(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     rng: np.random.Generator,
     plan: LanguageModelPlan,
-    steps: int,
+    lessons: list[Lesson],
     forbidden: Collection[Signature],
 ) -> None:
-    """Train for ``steps`` steps under one cosine; where the tokenizer knows blends, three steps of four are blended."""
-    blend_id = tokenizer.get_vocab().get(BLEND, -1)
+    """One optimiser step a lesson, under one cosine."""
+    blend_id = tokenizer.convert_tokens_to_ids(BLEND)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, steps, plan.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, len(lessons), plan.warmup))
     model.train()
     started = time.monotonic()
-    for step in range(steps):
-        make = blended_batch if blend_id >= 0 and step % 4 else text_batch
-        batch = make(rng, tokenizer, plan.batch, forbidden)
-        embedded_BTD = embed(model, batch, blend_id, tokenizer.pad_token_id, noise=0.5)
+    right: list[float] = []
+    for step, lesson in enumerate(lessons):
+        batch = draw_batch(lesson, rng, tokenizer, plan, forbidden)
+        embedded_BTD = embed(model, batch, blend_id, tokenizer.pad_token_id, noise=0.2)
         logits_BTV = model(inputs_embeds=embedded_BTD, use_cache=False).logits
         weights_N = batch.weights_BT[:, 1:].flatten()
         targets_N = batch.ids_BT[:, 1:].flatten().masked_fill(weights_N == 0, tokenizer.pad_token_id)
@@ -190,15 +253,16 @@ def _lesson(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        if step % 50 in (0, 1) or step == steps - 1:
-            answers_N = weights_N == 1.0
-            right_N = logits_BTV[:, :-1].flatten(0, 1).argmax(-1) == targets_N
+        answers_N = (weights_N == 1.0) & (targets_N != tokenizer.eos_token_id)
+        hit_N = logits_BTV[:, :-1].flatten(0, 1).argmax(-1) == targets_N
+        right.append(hit_N[answers_N].float().mean().item())
+        if step % 50 == 49 or step == len(lessons) - 1:
             print(
-                f"language model, {name}: step {step + 1}/{steps}, loss {loss.item():.3f}, "
-                f"answer tokens right {right_N[answers_N].float().mean().item():.3f}, "
-                f"{time.monotonic() - started:.0f} s",
+                f"language model, {lesson.name}: step {step + 1}/{len(lessons)}, loss {loss.item():.3f}, "
+                f"answer words right {np.mean(right):.3f}, {time.monotonic() - started:.0f} s",
                 flush=True,
             )
+            right.clear()
 
 
 def save_language_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

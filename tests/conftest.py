@@ -22,7 +22,8 @@ SIDE = 48  # pixels; what demo.world draws
 CORPUS = (
     "A chat between a curious user and an artificial intelligence assistant. USER: ASSISTANT: Human: Assistant:",
     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
-    "Describe the image concisely. What colour is the circle? What shape is at the top left? How many shapes are there?",
+    "Describe the image concisely. What colour is the circle? What shape is at the top left?",
+    "How many shapes are there?",
     "There is a small red circle at the top left and a large blue square in the center. Yes. No. one two three four",
     "The picture shows an orange star on the right, a green triangle at the bottom, a purple ring and a yellow cross.",
 )
