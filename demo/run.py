@@ -27,6 +27,7 @@ from llava.errors import UserError
 HERE = Path(__file__).parent
 BASE = HERE / "base"
 RECIPE = "tiny"
+MIXTURE = HERE / "mixture.yaml"
 
 
 def make_world(folder: Path, train: int, held_out: int) -> str:
@@ -48,9 +49,9 @@ def make_world(folder: Path, train: int, held_out: int) -> str:
     return wanted
 
 
-def base_models_hash() -> str:
-    """Hash of the shipped base models: other weights are other results."""
-    digest = hashlib.sha256()
+def base_hash() -> str:
+    """Hash of the shipped base models and the mixture: with others the results are others."""
+    digest = hashlib.sha256(MIXTURE.read_bytes())
     for path in sorted(path for path in BASE.rglob("*") if path.is_file()):
         digest.update(path.relative_to(BASE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
@@ -65,6 +66,7 @@ def pipeline_parameters(folder: Path, overrides: dict[str, Any]) -> dict[str, An
         "images_uri": str(folder),
         "expand_annotations_uri": str(folder / "annotations"),
         "expand_image_prefix": "train2017",
+        "expand_mixture": str(MIXTURE),
         "evaluate_benchmark": "world",
         "evaluate_questions_uri": str(folder / "annotations/questions_val.jsonl"),
         "evaluate_images_uri": str(folder),
@@ -101,7 +103,7 @@ def run_demo(out: Path, root: str | None, *, train: int, held_out: int, override
     options = LocalOptions(
         root=out / "pipeline",
         artifacts=root,
-        salt=f"{identity} {base_models_hash()}",
+        salt=f"{identity} {base_hash()}",
         environment={"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
     )
     record = run_package(package, pipeline_parameters((out / "world").resolve(), overrides), options)
@@ -122,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("runs/demo"), help="folder for everything local (default %(default)s)"
     )
     parser.add_argument("--root", help="s3:// URI for the artifacts (default: below --out)")
-    parser.add_argument("--train", type=int, default=3000, help="training pictures (default %(default)s)")
+    parser.add_argument("--train", type=int, default=6000, help="training pictures (default %(default)s)")
     parser.add_argument("--held-out", type=int, default=300, help="held-out pictures (default %(default)s)")
     parser.add_argument(
         "--param", action="append", default=[], metavar="NAME=VALUE", help="a pipeline parameter; repeat"

@@ -19,12 +19,13 @@ from typing import Any
 
 import yaml
 
-from demo.run import BASE, base_models_hash, make_world, pipeline_parameters
+from demo.run import BASE, base_hash, make_world, pipeline_parameters
 from llava.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 # Quick enough for CI; the figures that count are those of `make demo`.
 SMALL = {
+    "expand_mixture": "",
     "pretrain_overrides": json.dumps({"pretrain.max_steps": 6, "pretrain.save_every_steps": 3}),
     "finetune_overrides": json.dumps({"finetune.max_steps": 6, "finetune.save_every_steps": 3}),
     "evaluate_limit": 24,
@@ -86,7 +87,7 @@ def run(out: Path, package: str, overrides: Mapping[str, Any]) -> dict[str, floa
             runner="docker",
             docker=strict_arguments(world, uid),
             environment={"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "2"},
-            salt=f"{identity} {base_models_hash()}",
+            salt=f"{identity} {base_hash()}",
             cache=False,
         ),
     )

@@ -47,7 +47,6 @@ class Batch:
         target_ids_K: int64, that next token.
         rows: the dataset's indices.
         tokens: real tokens, without padding.
-        weight_K: reserved.
         raw_images: instead of pixels, the images as decoded, each (H, W, C) uint8; `to(..., preprocess=...)` makes
             the pixels of them on the device.
     """
@@ -64,7 +63,6 @@ class Batch:
     target_ids_K: Tensor
     rows: list[int]
     tokens: int
-    weight_K: None = None
     raw_images: tuple[npt.NDArray[np.uint8], ...] = ()
 
     def to(
