@@ -74,6 +74,13 @@ def pipeline_parameters(folder: Path, overrides: dict[str, Any]) -> dict[str, An
     }
 
 
+def link_to(link: Path, uri: str) -> None:
+    """A link at a place that can be remembered; an artifact in an object store gets none."""
+    link.unlink(missing_ok=True)
+    if not storage.is_remote(uri):
+        link.symlink_to(Path(uri).resolve(), target_is_directory=True)
+
+
 def run_demo(out: Path, root: str | None, *, train: int, held_out: int, overrides: dict[str, Any]) -> dict[str, Any]:
     """World, package, run, summary.
 
@@ -110,6 +117,8 @@ def run_demo(out: Path, root: str | None, *, train: int, held_out: int, override
     summary = summarise(record, wall_seconds=time.monotonic() - start)
     report = out / "report.html"
     demo_report(summary, record).write(str(report))
+    for name in ("model", "onnx"):
+        link_to(out / name, summary["paths"][name])
     summary["paths"] = {"report": str(report), **summary["paths"], "package": str(package)}
     storage.write_json(str(out / "summary.json"), summary)
     return summary

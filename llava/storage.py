@@ -243,6 +243,8 @@ def upload(local: Path, uri: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if local.is_dir():
             shutil.copytree(local, target, dirs_exist_ok=True)
+            # copytree also copies the mode, and temporary folders are their owner's alone.
+            target.chmod(0o777 & ~_umask())
         else:
             shutil.copy2(local, target)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -65,6 +66,13 @@ def test_folders_travel_both_ways_and_are_deleted_whole(root: str, tmp_path: Pat
     storage.delete(storage.join(root, "copy"))
     assert not storage.exists(storage.join(root, "copy"))
     storage.delete(storage.join(root, "copy"))
+
+
+def test_a_copied_temporary_folder_is_readable_by_others(tmp_path: Path) -> None:
+    private = Path(tempfile.mkdtemp(dir=tmp_path))
+    (private / "file").write_bytes(b"x")
+    storage.upload(private, str(tmp_path / "copy"))
+    assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o777 & ~storage._umask()
 
 
 def test_absent_and_malformed_are_named(root: str) -> None:
