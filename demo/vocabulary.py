@@ -74,20 +74,20 @@ def llama_tokenizer(texts: Iterable[str], *, pieces: int = 560) -> PreTrainedTok
 def clip_tokenizer(texts: Iterable[str], *, pieces: int = 400) -> PreTrainedTokenizerFast:
     """Train a CLIP-style tokenizer: lower-cased, ``<|startoftext|> ... <|endoftext|>``, padded with the end token."""
     special = ["<|startoftext|>", "<|endoftext|>", "<|pad|>"]
-    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    # Words are marked at their start: with an end-of-word suffix the trainer numbers pieces in another order each time.
+    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(behavior="isolated")]
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(behavior="isolated")]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=pieces,
         special_tokens=special,
-        end_of_word_suffix="</w>",
         initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789"),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{special[0]} $A {special[1]}", special_tokens=[(special[0], 0), (special[1], 1)]
     )
