@@ -196,7 +196,7 @@ def train_language_model(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
     lessons = [FACTS] * plan.fact_steps + [DIALOGUES] * plan.dialogue_steps
-    _teach(model, _knowing_blends(tokenizer), rng, plan, lessons, forbidden)
+    _teach(model, knowing_blends(tokenizer), rng, plan, lessons, forbidden)
     return model.eval(), tokenizer
 
 
@@ -216,7 +216,7 @@ def _let_equal_tokens_attend(model: LlamaForCausalLM) -> None:
         attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
-def _knowing_blends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+def knowing_blends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """A copy that knows ``BLEND`` as one token; neither the model nor the tokenizer we keep has a place for it."""
     copied = copy.deepcopy(tokenizer)
     copied.add_tokens([BLEND], special_tokens=True)

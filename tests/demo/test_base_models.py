@@ -21,7 +21,7 @@ from transformers import (
 
 from demo.captions import caption, describe
 from demo.corpus import BLEND, SYSTEM, blends, dialogue, document
-from demo.language_model import Batch, _knowing_blends, embed, encode_document
+from demo.language_model import Batch, embed, encode_document, knowing_blends
 from demo.scenes import SIDE, Scene, render, sample_scene
 from demo.vocabulary import llama_tokenizer
 from demo.world import held_out_scenes
@@ -146,7 +146,7 @@ def test_frozen_patch_features_carry_colour_kind_and_place() -> None:
 def test_the_language_model_looks_answers_up_in_what_it_is_told() -> None:
     """Questions on held-out scenes told blended: right when told of that scene, far less often when told of another."""
     model, kept = AutoModelForCausalLM.from_pretrained(BASE / "llama"), AutoTokenizer.from_pretrained(BASE / "llama")
-    tokenizer = _knowing_blends(kept)
+    tokenizer = knowing_blends(kept)
     scenes = held_out_scenes(0, 60)
 
     def share_right(told_of: list[Scene]) -> float:
