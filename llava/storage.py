@@ -340,7 +340,9 @@ def _client_of(process: int) -> S3Client:
     return Session().client(
         "s3",
         config=Config(
-            retries={"mode": "standard", "max_attempts": 4},
+            # Retrying is `_remote`'s, whose deadline botocore does not know: a store that hangs would be waited for
+            # once per attempt.
+            retries={"mode": "standard", "total_max_attempts": 2},
             max_pool_connections=64,
             connect_timeout=10,
             read_timeout=60,

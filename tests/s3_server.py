@@ -98,7 +98,9 @@ def rclone_server(folder: Path, bucket: str = "llava-test") -> Iterator[S3Server
     port = free_port()
     rclone = str(Path(sys.executable).parent / "rclone")
     command = [rclone, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-    command += ["--vfs-cache-mode", "off", "--dir-cache-time", "0s", "--config", os.devnull]
+    # Folder listings stay cached as rclone has it by default: with a cache time of 0 its handlers wait for each other
+    # for ever (seen with 1.75). Nothing but the server may write below `folder` while it runs.
+    command += ["--vfs-cache-mode", "off", "--config", os.devnull]
     yield from _serve(command, port, bucket)
 
 
