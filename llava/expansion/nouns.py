@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from llava.expansion.english import plural
+from llava.expansion.english import NUMBERS, plural
 
 _NEGATION = re.compile(
     r"\b(?:no|not|without|neither|nor|never|none|nothing|cannot|absent|missing|lacks?|instead of|rather than|unlike"
@@ -16,6 +16,8 @@ _NEGATION = re.compile(
 )
 _WORD = re.compile(r"(?<![\w-])\w+")
 _INSIDE = re.compile(r"[\w-]")
+_REPLY = re.compile(r"\s*(?:yes|no),\s", re.IGNORECASE)
+_NUMBERED = re.compile(rf"\b(?:{'|'.join(NUMBERS[2:])}|\d{{1,3}}) $")
 _CLAUSE = re.compile(r"[.;:!?\n]|, (?:but|and|while|with|so|there)\b|\bbut\b")
 
 
@@ -45,7 +47,8 @@ class NounFinder:
     Args:
         categories: names as the annotations have them.
         synonyms: category -> further words; categories that are not annotated are ignored.
-        ambiguous: category words that are never counted.
+        ambiguous: category words that often mean something else: they count only as a plural after a number
+            (`two remotes`).
         phrases: phrases in which a category word means something else (`train station`).
     """
 
@@ -66,7 +69,9 @@ class NounFinder:
                     if word == category:
                         self._general.add(form)
                 self._plural.add(plural(word))
-        for phrase in (*ambiguous, *(plural(word) for word in ambiguous), *phrases):
+        # Ambiguous plurals keep their meaning for the case that a number stands before them.
+        self._unsure = {plural(word) for word in ambiguous}
+        for phrase in (*ambiguous, *(self._unsure - self._meaning.keys()), *phrases):
             self._meaning[phrase] = set()
         # By first word: one dictionary look-up a word is far quicker than one alternation of hundreds of words.
         self._starting: dict[str, list[str]] = {}
@@ -91,7 +96,7 @@ class NounFinder:
                 if lower.startswith(phrase, start) and not _INSIDE.match(lower, stop):
                     end = stop
                     meaning = self._meaning[phrase]
-                    if meaning:
+                    if meaning and (phrase not in self._unsure or _NUMBERED.search(lower, 0, start)):
                         general, many = phrase in self._general, phrase in self._plural
                         doubtful = _doubtful(text, start)
                         found.append(Mention(frozenset(meaning), phrase, start, stop, doubtful, general, many))
@@ -107,4 +112,7 @@ def _doubtful(text: str, start: int) -> bool:
     clause_start = 0
     for match in _CLAUSE.finditer(text, 0, start):
         clause_start = match.end()
+    # `No, two cats are ...` denies the question, not the cats.
+    reply = _REPLY.match(text, clause_start, start)
+    clause_start = reply.end() if reply else clause_start
     return _NEGATION.search(text, clause_start, start) is not None
