@@ -134,7 +134,11 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         telemetry.note(f"{naive:,} naive pairs in {outputs.pretrain_data}")
 
         panel = Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(split_names(settings.gates_off)))
-        ledger = Ledger(settings.ledger_uri or f"{outputs.instruct_data}.ledger")
+        ledger = Ledger(
+            settings.ledger_uri or f"{outputs.instruct_data}.ledger",
+            f"expand to {outputs.instruct_data}",
+            telemetry.note,
+        )
         try:
             total = _ask(settings, teacher, job, ledger, telemetry)
             sampler = Sampler(max(settings.preview_rows, settings.judge_sample))
