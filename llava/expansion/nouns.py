@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llava.expansion.english import NUMBERS, plural
@@ -79,13 +80,28 @@ class NounFinder:
             first = _WORD.match(phrase)
             if first:
                 self._starting.setdefault(first.group().lower(), []).append(phrase.lower())
-        # Captions are read again for every kind, and short answers recur.
-        self.find = functools.lru_cache(maxsize=20_000)(self._find)
+        # Three gates read the same answer, and short answers recur. No larger: a cache that holds a small job whole
+        # and a large one not at all would make small jobs look cheap.
+        self.find = functools.lru_cache(maxsize=1_000)(self._find)
 
     def _find(self, text: str) -> tuple[Mention, ...]:
         """Every mention, in order."""
-        found = []
-        lower = text.lower()
+        clauses = [0, *(match.end() for match in _CLAUSE.finditer(text))]
+        return tuple(
+            Mention(
+                frozenset(self._meaning[phrase]),
+                phrase,
+                start,
+                stop,
+                _doubtful(text, clauses[bisect.bisect_right(clauses, start) - 1], start),
+                phrase in self._general,
+                phrase in self._plural,
+            )
+            for phrase, start, stop in self._phrases(text.lower())
+        )
+
+    def _phrases(self, lower: str) -> Iterator[tuple[str, int, int]]:
+        """(phrase, start, stop) of every phrase that means a category, longest first where several start."""
         end = 0
         for match in _WORD.finditer(lower):
             start = match.start()
@@ -95,24 +111,17 @@ class NounFinder:
                 stop = start + len(phrase)
                 if lower.startswith(phrase, start) and not _INSIDE.match(lower, stop):
                     end = stop
-                    meaning = self._meaning[phrase]
-                    if meaning and (phrase not in self._unsure or _NUMBERED.search(lower, 0, start)):
-                        general, many = phrase in self._general, phrase in self._plural
-                        doubtful = _doubtful(text, start)
-                        found.append(Mention(frozenset(meaning), phrase, start, stop, doubtful, general, many))
+                    unsure = phrase in self._unsure and not _NUMBERED.search(lower, max(0, start - 12), start)
+                    if self._meaning[phrase] and not unsure:
+                        yield phrase, start, stop
                     break
-        return tuple(found)
 
     def categories(self, text: str) -> set[str]:
         """All categories that words of the text may mean."""
-        return {category for mention in self.find(text) for category in mention.categories}
+        return {category for phrase, _, _ in self._phrases(text.lower()) for category in self._meaning[phrase]}
 
 
-def _doubtful(text: str, start: int) -> bool:
-    clause_start = 0
-    for match in _CLAUSE.finditer(text, 0, start):
-        clause_start = match.end()
+def _doubtful(text: str, clause_start: int, start: int) -> bool:
     # `No, two cats are ...` denies the question, not the cats.
     reply = _REPLY.match(text, clause_start, start)
-    clause_start = reply.end() if reply else clause_start
-    return _NEGATION.search(text, clause_start, start) is not None
+    return _NEGATION.search(text, reply.end() if reply else clause_start, start) is not None

@@ -12,6 +12,7 @@ from llava.expansion.nouns import NounFinder
 _NUMBER = rf"(?:{'|'.join(NUMBERS[1:])}|\d{{1,3}})"
 _BEFORE = re.compile(rf"\b({_NUMBER}) ((?:[a-z]+(?:-[a-z]+)*,? ){{0,3}})$", re.IGNORECASE)
 _OTHER = re.compile(r"\b(?:of|or|and|to|on|in|at|by|with|from|near|for|behind|under|inside|into|over)\b", re.IGNORECASE)
+_NEAR = 80  # characters before a thing in which its number is looked for
 _HOW_MANY = re.compile(r"^how many (.+?)(?: (?:are|is|do|does|can|could)\b.*)?\??$", re.IGNORECASE)
 _LEADING = re.compile(rf"^(?:there (?:are|is) |(?:exactly|about|i (?:can )?see) )?({_NUMBER}|no)\b", re.IGNORECASE)
 _TOTAL = re.compile(r"^ (?:in|visible in|shown in) (?:the|this) (?:image|picture|photo|photograph|scene)\b|^ ?[.!]|^$")
@@ -61,13 +62,14 @@ class CountGate:
                 whole = plain and mentions[0].general and _asks_for_all(question)
                 claims.append((mentions[0].word, next(iter(mentions[0].categories)), number, whole))
         for mention in self._finder.find(answer):
-            before = _BEFORE.search(answer, 0, mention.start)
+            before = _BEFORE.search(answer, max(0, mention.start - _NEAR), mention.start)
             if mention.doubtful or not before or len(mention.categories) != 1 or not mention.many:
                 continue
             number = number_of(before.group(1))
             if number is None or _OTHER.search(before.group(2)) or self._finder.find(before.group(2)):
                 continue  # the number belongs to something in between
-            total = _THERE_ARE.search(answer, 0, mention.start) and _TOTAL.match(answer[mention.end :])
+            there_are = _THERE_ARE.search(answer, max(0, mention.start - _NEAR), mention.start)
+            total = there_are and _TOTAL.match(answer[mention.end :])
             claims.append((mention.word, next(iter(mention.categories)), number, bool(total) and mention.general))
         return claims
 

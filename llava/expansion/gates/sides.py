@@ -26,7 +26,7 @@ _PART = (
     rf"(?:corner|part|half|side))(?: of the (?:{_VIEW}))?"
 )
 _SIDE = re.compile(
-    r"^(?: \w+){0,3}? (?:is|are|stands?|sits?|can be seen|lies?|appears?|positioned|located|placed|standing|sitting)?"
+    r"(?: \w+){0,3}? (?:is|are|stands?|sits?|can be seen|lies?|appears?|positioned|located|placed|standing|sitting)?"
     rf"(?: \w+){{0,2}}? ?{_PART}"
     # A bare `left` before another noun belongs to that noun (`on the left shelf`).
     r"(?=[.,;:!)]| (?:and|is|are|was|were|has|have|who|which|that|while|with|wears?|holds?|carr(?:y|ies)|looks?|shows?"
@@ -97,10 +97,10 @@ class SideGate:
         for sentence in _sentences(text):
             mentions = self._finder.find(sentence)
             for mention, following in zip_longest(mentions, mentions[1:]):
-                match = _SIDE.match(sentence[mention.end :])
-                if match and following and following.start < mention.end + match.end():
+                match = _SIDE.match(sentence, mention.end)
+                if match and following and following.start < match.end():
                     continue  # with another thing in between, that one stands there
-                match = match or _FIRST_SIDE.match(sentence[: mention.start])
+                match = match or _FIRST_SIDE.match(sentence, 0, mention.start)
                 side = (match["side"] or match["area"]) if match else ""
                 if side and _sure(mention, boxes) and _off_side(side, boxes[_category(mention)], size):
                     return f"{mention.word!r} is not on the {side}"
