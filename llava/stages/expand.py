@@ -297,7 +297,7 @@ def _publish(
         job,
         ledger,
         panel,
-        sampler.results(),
+        sampler,
         pretrain_uri=outputs.pretrain_data,
         instruct_uri=outputs.instruct_data,
         report_uri=outputs.report,
