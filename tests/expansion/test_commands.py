@@ -54,6 +54,26 @@ def test_batches_from_export_to_rows_without_a_request(
     assert len(rows) == 180
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan"], "llava expand plan: annotations_uri: missing"),
+        (["plan", "--annotations-uri", "x", "--limit", "-3"], "llava expand plan: limit: found -3"),
+        (["export-batch", "--annotations-uri", "x", "--to", "y"], "export-batch: --teacher-model is missing"),
+        (
+            ["import-batch", "--annotations-uri", "x", "--answers", "y", "--teacher-model", "m"],
+            "import-batch: --ledger-uri is missing",
+        ),
+    ],
+)
+def test_flags_are_checked_as_the_stage_checks_them(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["expand", *arguments])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_bad_input_is_a_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["expand", "plan", "--annotations-uri", str(tmp_path / "nowhere")])
