@@ -25,6 +25,7 @@ def test_a_plan_is_printed(world: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     assert "60 pictures, 300 captions" in text and "conversation           60          0" in text
     assert "online, prompt cache" in text and "batch file" in text and "time online at these rates" in text
+    assert "time with your own teacher at 100 output tokens/s" in text and "for the machine" in text
 
 
 def test_a_plan_without_a_price_says_which_there_are(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from pathlib import Path
 
@@ -207,6 +208,11 @@ def test_batches_out_and_back_in(world: Path, tmp_path: Path) -> None:
     # The next export holds what is missing, and the unusable ones with the note that asks for repair.
     (uri, count, _) = export_batches(work.requests(), ledger, str(tmp_path / "next"), repaired=repaired)[0]
     assert count == 3 and "Write the reply again" in Path(uri).read_text()
+
+
+def test_batch_files_keep_the_providers_limits_unless_told_otherwise() -> None:
+    defaults = inspect.signature(export_batches).parameters
+    assert defaults["most_requests"].default == 50_000 and defaults["most_bytes"].default == 200_000_000
 
 
 def test_size_limits_split_batch_files(world: Path, tmp_path: Path) -> None:
