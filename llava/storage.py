@@ -14,21 +14,18 @@ from __future__ import annotations
 import functools
 import json
 import os
-import random
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
+from llava import storage_s3
 from llava.errors import StorageError
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
+from llava.storage_s3 import Tagged
 
 T = TypeVar("T")
 _REMOTE = ("s3://", "minio://")
@@ -75,8 +72,7 @@ def read_bytes(uri: str) -> bytes:
     """
     if not is_remote(uri):
         return _local(uri, lambda path: path.read_bytes())
-    bucket, key = _split(uri)
-    return _remote(uri, lambda: _client().get_object(Bucket=bucket, Key=key)["Body"].read())
+    return storage_s3.read(uri)
 
 
 def read_range(uri: str, start: int, length: int) -> bytes:
@@ -94,20 +90,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
 
         data = _local(uri, read)
     else:
-        bucket, key = _split(uri)
-
-        def get() -> bytes:
-            reply = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}")
-            body = reply["Body"]
-            # Status 200 proves nothing: some servers cut the range and say 200, others send everything. Only a cut
-            # reply says which bytes it holds.
-            if not reply.get("ContentRange"):
-                body.read(start)
-            part = body.read(length)
-            body.close()
-            return part
-
-        data = _remote(uri, get)
+        data = storage_s3.read_range(uri, start, length)
     if len(data) != length:
         raise StorageError(f"{uri}: ends before byte {start + length}: got {len(data)} of {length} bytes from {start}")
     return data
@@ -137,8 +120,30 @@ def write_bytes(uri: str, data: bytes) -> None:
 
         _local(uri, write)
         return
-    bucket, key = _split(uri)
-    _remote(uri, lambda: _client().put_object(Bucket=bucket, Key=key, Body=data))
+    storage_s3.write(uri, data)
+
+
+def read_tagged(uri: str) -> Tagged | None:
+    """Content, entity tag and age of an object; None when there is none. For object stores only.
+
+    Raises:
+        StorageError: a local path (lock a file instead), or as `read_bytes`.
+    """
+    _only_remote(uri)
+    return storage_s3.read_tagged(uri)
+
+
+def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
+    """Write only if the object still has `tag` (None: only if there is none); returns its new tag, None if refused.
+
+    For object stores only, and not all of them look at the condition: one that does not writes in any case. A refusal
+    may also be this call's own success, repeated after a lost answer: read again to know.
+
+    Raises:
+        StorageError: a local path (lock a file instead), or as `write_bytes`.
+    """
+    _only_remote(uri)
+    return storage_s3.write_tagged(uri, data, tag)
 
 
 def read_text(uri: str) -> str:
@@ -187,11 +192,7 @@ def size(uri: str) -> int | None:
     if not is_remote(uri):
         path = local_path(uri)
         return path.stat().st_size if path.is_file() else None
-    bucket, key = _split(uri)
-    try:
-        return _remote(uri, lambda: _client().head_object(Bucket=bucket, Key=key)["ContentLength"])
-    except _Absent:
-        return None
+    return storage_s3.size(uri)
 
 
 def list_files(uri: str) -> Iterator[FileInfo]:
@@ -201,18 +202,8 @@ def list_files(uri: str) -> Iterator[FileInfo]:
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
             yield FileInfo(path.relative_to(root).as_posix(), path.stat().st_size)
         return
-    bucket, key = _split(uri)
-    prefix = f"{key.rstrip('/')}/" if key else ""
-    token: str | None = None
-    while True:
-        more: Any = {"ContinuationToken": token} if token else {}
-        page = _remote(uri, functools.partial(_client().list_objects_v2, Bucket=bucket, Prefix=prefix, **more))
-        for item in page.get("Contents", []):
-            if not item["Key"].endswith("/"):
-                yield FileInfo(item["Key"][len(prefix) :], item["Size"])
-        token = page.get("NextContinuationToken")
-        if not token:
-            return
+    for name, length in storage_s3.list_objects(uri):
+        yield FileInfo(name, length)
 
 
 def delete(uri: str) -> None:
@@ -224,10 +215,9 @@ def delete(uri: str) -> None:
         else:
             path.unlink(missing_ok=True)
         return
-    bucket, key = _split(uri)
     for item in list(list_files(uri)):
-        _remote(uri, functools.partial(_client().delete_object, Bucket=bucket, Key=f"{key.rstrip('/')}/{item.path}"))
-    _remote(uri, lambda: _client().delete_object(Bucket=bucket, Key=key))
+        storage_s3.delete(join(uri.partition("?")[0], item.path))
+    storage_s3.delete(uri)
 
 
 def upload(local: Path, uri: str) -> None:
@@ -249,16 +239,12 @@ def upload(local: Path, uri: str) -> None:
             shutil.copy2(local, target)
         return
 
-    def put(path: Path, to: str) -> None:
-        bucket, key = _split(to)
-        _remote(to, lambda: _client().upload_file(str(path), bucket, key))
-
     if local.is_file():
-        put(local, uri)
+        storage_s3.upload(local, uri)
         return
     files = sorted(p for p in local.rglob("*") if p.is_file())
     with ThreadPoolExecutor(_TRANSFER_THREADS) as pool:
-        list(pool.map(lambda path: put(path, join(uri, path.relative_to(local).as_posix())), files))
+        list(pool.map(lambda path: storage_s3.upload(path, join(uri, path.relative_to(local).as_posix())), files))
 
 
 def download(uri: str, local: Path) -> None:
@@ -278,19 +264,14 @@ def download(uri: str, local: Path) -> None:
             shutil.copy2(source, local)
         return
 
-    def get(source: str, to: Path) -> None:
-        bucket, key = _split(source)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        _remote(source, lambda: _client().download_file(bucket, key, str(to)))
-
     files = list(list_files(uri))
     if not files:
         if size(uri) is None:
             raise StorageError(f"{uri}: no such object or folder")
-        get(uri, local)
+        storage_s3.download(uri, local)
         return
     with ThreadPoolExecutor(_TRANSFER_THREADS) as pool:
-        list(pool.map(lambda item: get(join(uri, item.path), local / item.path), files))
+        list(pool.map(lambda item: storage_s3.download(join(uri, item.path), local / item.path), files))
 
 
 def as_local(uri: str, cache: Path | None = None) -> Path:
@@ -323,43 +304,9 @@ def _umask() -> int:
     return mask
 
 
-def _split(uri: str) -> tuple[str, str]:
-    parsed = urlparse(uri)
-    if not parsed.netloc:
-        raise StorageError(f"{uri}: no bucket; expected s3://bucket/key")
-    # A query string carries store settings in some Kubeflow artifact URIs; the environment rules here.
-    return parsed.netloc, uri.split("://", 1)[1].partition("?")[0].partition("/")[2]
-
-
-@functools.cache
-def _client_of(process: int) -> S3Client:
-    from boto3.session import Session
-    from botocore.config import Config
-
-    # A session of its own: boto3's default one keeps the first credentials it saw.
-    return Session().client(
-        "s3",
-        config=Config(
-            # Retrying is `_remote`'s, whose deadline botocore does not know: a store that hangs would be waited for
-            # once per attempt.
-            retries={"mode": "standard", "total_max_attempts": 2},
-            max_pool_connections=64,
-            connect_timeout=10,
-            read_timeout=60,
-            # Several stores answer without checksums or reject the trailing ones newer SDKs send.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
-def _client() -> S3Client:
-    # A client does not survive a fork: its sockets would be shared.
-    return _client_of(os.getpid())
-
-
-class _Absent(StorageError):
-    pass
+def _only_remote(uri: str) -> None:
+    if not is_remote(uri):
+        raise StorageError(f"{uri}: conditional writes are for object stores (s3://, minio://)")
 
 
 def _local(uri: str, call: Callable[[Path], T]) -> T:
@@ -367,36 +314,6 @@ def _local(uri: str, call: Callable[[Path], T]) -> T:
     try:
         return call(path)
     except FileNotFoundError as error:
-        raise _Absent(f"{uri}: no such file") from error
+        raise storage_s3.Absent(f"{uri}: no such file") from error
     except OSError as error:
         raise StorageError(f"{uri}: {error.strerror or error}") from error
-
-
-def _remote(uri: str, call: Callable[[], T]) -> T:
-    from boto3.exceptions import S3UploadFailedError
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-
-    deadline = time.monotonic() + float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))
-    pause = 0.5
-    while True:
-        try:
-            return call()
-        except ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            code = error.response.get("Error", {}).get("Code", "")
-            if status == 404 or code in ("NoSuchKey", "NoSuchBucket", "404"):
-                raise _Absent(f"{uri}: no such object") from error
-            if 400 <= status < 500 and status not in (408, 409, 429):
-                raise StorageError(f"{uri}: the store refused with {status} {code}: {error}") from error
-            cause: Exception = error
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise StorageError(
-                f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "or run under a service account that has them"
-            ) from error
-        except (BotoCoreError, OSError, S3UploadFailedError) as error:
-            cause = error
-        if time.monotonic() + pause > deadline:
-            raise StorageError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
-        time.sleep(pause * (0.5 + random.random() / 2))
-        pause = min(pause * 2, 10.0)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava import storage
+from llava import storage, storage_s3
 from llava.errors import StorageError
 from tests.s3_server import S3Server
 
@@ -98,7 +98,7 @@ def test_as_local_gives_the_file_or_a_copy(root: str, tmp_path: Path) -> None:
 
 def test_wrong_credentials_are_an_error_at_once(rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    storage._client_of.cache_clear()
+    storage_s3.client_of.cache_clear()
     with pytest.raises(StorageError, match="refused with 403") as caught:
         storage.read_bytes(storage.join(rclone_s3.uri, "x"))
     assert "wrong" not in str(caught.value)
@@ -154,3 +154,23 @@ def test_join_never_doubles_or_loses_a_slash(parts: list[str]) -> None:
     assert joined.startswith("s3://bucket/prefix")
     if stripped:
         assert joined == "s3://bucket/prefix/" + "/".join(stripped)
+
+
+@pytest.mark.parametrize("server", ["rclone_s3", "moto_s3"])
+def test_tags_tell_whether_an_object_is_still_the_same(server: str, request: pytest.FixtureRequest) -> None:
+    uri = storage.join(request.getfixturevalue(server).uri, "lease")
+    assert storage.read_tagged(uri) is None
+    first = storage.write_tagged(uri, b"one", None)
+    found = storage.read_tagged(uri)
+    assert found is not None and first and found.tag == first and found.data == b"one" and 0 <= found.age_s < 30
+    second = storage.write_tagged(uri, b"two", first)
+    assert second and second != first
+    refused = storage.write_tagged(uri, b"three", first), storage.write_tagged(uri, b"four", None)
+    # rclone's server looks at no condition; callers must be able to tell.
+    assert (refused == (None, None)) == (server == "moto_s3")
+    assert storage.read_bytes(uri) == (b"two" if server == "moto_s3" else b"four")
+
+
+def test_tags_are_for_object_stores(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="conditional writes are for object stores"):
+        storage.write_tagged(str(tmp_path / "x"), b"", None)

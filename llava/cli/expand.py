@@ -6,77 +6,50 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llava.errors import SettingsError
+from llava.cli.stages import with_settings
+from llava.stages.expand import Settings, job_of
 
 if TYPE_CHECKING:
     from llava.expansion.job import Job
+    from llava.expansion.ledger import Ledger
     from llava.expansion.plan import Plan
 
 app = typer.Typer()
 
-Annotations = Annotated[str, typer.Option("--annotations-uri", help="As in `llava expand`")]
-Split = Annotated[str, typer.Option(help="Which files of an annotations folder")]
-Prefix = Annotated[str, typer.Option("--image-prefix", help="Put before each file name")]
-Kinds = Annotated[str, typer.Option(help="Kinds of rows, comma-separated")]
-Recipe = Annotated[str, typer.Option("--expansion-recipe", help="Name, folder or URI of an expansion recipe")]
-Model = Annotated[str, typer.Option("--teacher-model", help="Model name; part of every request's id")]
-Limit = Annotated[int, typer.Option(help="Use only so many pictures; 0: all")]
-Seed = Annotated[int, typer.Option(help="Decides every random choice")]
-Blocklist = Annotated[str, typer.Option("--blocklist-uri", help="Files with evaluation pictures, comma-separated")]
-BadRows = Annotated[float, typer.Option("--max-bad-rows", help="Largest share of broken annotation rows")]
-LedgerUri = Annotated[str, typer.Option("--ledger-uri", help="Ledger folder shared between runs")]
-Prices = Annotated[str, typer.Option(help="Price table (YAML); empty: the bundled one")]
+# What decides which requests there are: the same flags with the same meaning as in `llava expand`.
+_JOB = (
+    "annotations_uri", "split", "image_prefix", "kinds", "expansion_recipe", "teacher_model", "limit", "seed",
+    "blocklist_uri", "max_bad_rows", "ledger_uri",
+)  # fmt: skip
 
 
 @app.command("plan")
+@with_settings(Settings, "llava expand plan", *_JOB, "prices", "requests_per_minute", "tokens_per_minute")
 def plan(
-    annotations_uri: Annotations,
-    split: Split = "train",
-    image_prefix: Prefix = "",
-    kinds: Kinds = "conversation,detail,reasoning",
-    expansion_recipe: Recipe = "coco",
-    teacher_model: Model = "",
-    limit: Limit = 0,
-    seed: Seed = 0,
-    blocklist_uri: Blocklist = "",
-    max_bad_rows: BadRows = 0.01,
-    ledger_uri: LedgerUri = "",
-    prices: Prices = "",
+    settings: Settings,
     tokenizer: Annotated[
         str, typer.Option(help="tokenizer.json or hub directory; empty: the price table's, or an estimate")
     ] = "",
-    requests_per_minute: Annotated[float, typer.Option(help="Rate at the endpoint; 0: no limit")] = 0.0,
-    tokens_per_minute: Annotated[float, typer.Option(help="Rate at the endpoint; 0: no limit")] = 0.0,
     local_tokens_per_second: Annotated[
         float, typer.Option(help="Output rate of a teacher of your own; 0: not asked")
     ] = 0.0,
     local_price_per_hour: Annotated[float, typer.Option(help="What that teacher's machine costs an hour")] = 0.0,
 ) -> None:
     """Counts, tokens, cost and time of an expansion, before anything is spent."""
-    from llava.expansion.ledger import Ledger
     from llava.expansion.plan import make_plan
     from llava.expansion.prices import load_prices
     from llava.expansion.tokens import TokenCounter
 
-    job = _job(
-        annotations_uri,
-        split,
-        image_prefix,
-        kinds,
-        expansion_recipe,
-        teacher_model,
-        limit,
-        seed,
-        blocklist_uri,
-        max_bad_rows,
-    )
-    table = load_prices(prices)
+    job = _job(settings)
+    table = load_prices(settings.prices)
     price = table.find(job.model)
     counter = TokenCounter(tokenizer or (price.tokenizer if price else ""))
-    ledger = Ledger(ledger_uri) if ledger_uri else None
-    made = make_plan(job, counter, ledger)
-    if ledger is not None:
-        ledger.close()
+    ledger = _ledger(settings.ledger_uri, "plan") if settings.ledger_uri else None
+    try:
+        made = make_plan(job, counter, ledger)
+    finally:
+        if ledger is not None:
+            ledger.close()
     _show_counts(made)
     if price is None:
         typer.echo(f"\nno price for {job.model!r} in the table; known: {', '.join(table.models)}")
@@ -85,7 +58,7 @@ def plan(
         typer.echo(f"\ncost in {table.currency} with {job.model}{as_of}")
         for mode, cost in made.costs(price).items():
             typer.echo(f"  {mode:22} {cost:12,.2f}")
-    minutes = made.minutes(requests_per_minute, tokens_per_minute)
+    minutes = made.minutes(settings.requests_per_minute, settings.tokens_per_minute)
     if minutes is not None:
         typer.echo(f"\ntime online at these rates: {_clock(minutes)}")
     if local_tokens_per_second:
@@ -97,40 +70,20 @@ def plan(
 
 
 @app.command("export-batch")
+@with_settings(Settings, "llava expand export-batch", *_JOB, required=["teacher_model"])
 def export_batch(
-    annotations_uri: Annotations,
-    teacher_model: Model,
-    to: Annotated[str, typer.Option(help="Folder or URI for requests-00000.jsonl, ...")],
-    split: Split = "train",
-    image_prefix: Prefix = "",
-    kinds: Kinds = "conversation,detail,reasoning",
-    expansion_recipe: Recipe = "coco",
-    limit: Limit = 0,
-    seed: Seed = 0,
-    blocklist_uri: Blocklist = "",
-    max_bad_rows: BadRows = 0.01,
-    ledger_uri: LedgerUri = "",
+    settings: Settings, to: Annotated[str, typer.Option(help="Folder or URI for requests-00000.jsonl, ...")]
 ) -> None:
     """Write what the ledger lacks as provider batch files (50,000 requests and 200 MB each)."""
     from llava.expansion.batch_files import export_batches
     from llava.expansion.dispatch import repaired
-    from llava.expansion.ledger import Ledger
 
-    job = _job(
-        annotations_uri,
-        split,
-        image_prefix,
-        kinds,
-        expansion_recipe,
-        teacher_model,
-        limit,
-        seed,
-        blocklist_uri,
-        max_bad_rows,
-    )
-    ledger = Ledger(ledger_uri or f"{to.rstrip('/')}/ledger")
-    written = export_batches(job.requests(), ledger, to, repaired=repaired)
-    ledger.close()
+    job = _job(settings)
+    ledger = _ledger(settings.ledger_uri or f"{to.rstrip('/')}/ledger", "export-batch")
+    try:
+        written = export_batches(job.requests(), ledger, to, repaired=repaired)
+    finally:
+        ledger.close()
     for uri, requests, size in written:
         typer.echo(f"{uri}  {requests:,} requests  {size / 1e6:,.1f} MB")
     typer.echo(
@@ -139,42 +92,20 @@ def export_batch(
 
 
 @app.command("import-batch")
+@with_settings(Settings, "llava expand import-batch", *_JOB, "prices", required=["teacher_model", "ledger_uri"])
 def import_batch(
-    annotations_uri: Annotations,
-    teacher_model: Model,
-    ledger_uri: LedgerUri,
+    settings: Settings,
     answers: Annotated[str, typer.Option(help="Answer files of the batch interface or of vLLM, comma-separated")],
-    split: Split = "train",
-    image_prefix: Prefix = "",
-    kinds: Kinds = "conversation,detail,reasoning",
-    expansion_recipe: Recipe = "coco",
-    limit: Limit = 0,
-    seed: Seed = 0,
-    blocklist_uri: Blocklist = "",
-    max_bad_rows: BadRows = 0.01,
-    prices: Prices = "",
 ) -> None:
     """Read batch answers into the ledger; `llava expand` with the same settings then builds the rows."""
     from llava.expansion.batch_files import import_batches
     from llava.expansion.job import split_names
-    from llava.expansion.ledger import Ledger
     from llava.expansion.prices import FREE, load_prices
     from llava.expansion.teaching import form_check
 
-    job = _job(
-        annotations_uri,
-        split,
-        image_prefix,
-        kinds,
-        expansion_recipe,
-        teacher_model,
-        limit,
-        seed,
-        blocklist_uri,
-        max_bad_rows,
-    )
-    price = load_prices(prices).find(job.model) or FREE
-    ledger = Ledger(ledger_uri)
+    job = _job(settings)
+    price = load_prices(settings.prices).find(job.model) or FREE
+    ledger = _ledger(settings.ledger_uri, "import-batch")
     try:
         found = import_batches(split_names(answers), ledger, job.requests(), form_check(job.recipe), price)
         missing = sum(1 for request in job.requests() if request.id not in ledger)
@@ -190,35 +121,16 @@ def import_batch(
     typer.echo(f"{missing:,} replies still missing")
 
 
-def _job(
-    annotations_uri: str,
-    split: str,
-    image_prefix: str,
-    kinds: str,
-    expansion_recipe: str,
-    teacher_model: str,
-    limit: int,
-    seed: int,
-    blocklist_uri: str,
-    max_bad_rows: float,
-) -> Job:
-    from llava.expansion.job import open_job
+def _job(settings: Settings) -> Job:
     from llava.expansion.teachers.offline import OfflineTeacher
 
-    if limit < 0:
-        raise SettingsError(f"limit: found {limit}; expected 0 or more")
-    return open_job(
-        annotations_uri=annotations_uri,
-        split=split,
-        image_prefix=image_prefix,
-        kinds=kinds,
-        expansion_recipe=expansion_recipe,
-        model=teacher_model or OfflineTeacher.model,
-        limit=limit,
-        seed=seed,
-        blocklist_uri=blocklist_uri,
-        max_bad_rows=max_bad_rows,
-    )
+    return job_of(settings, settings.teacher_model or OfflineTeacher.model)
+
+
+def _ledger(uri: str, command: str) -> Ledger:
+    from llava.expansion.ledger import Ledger
+
+    return Ledger(uri, f"llava expand {command}", lambda text: typer.echo(text, err=True))
 
 
 def _show_counts(made: Plan) -> None:

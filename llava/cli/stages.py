@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from typing import Annotated, Any
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.markup import escape
@@ -18,7 +19,7 @@ from llava.config import validate
 from llava.errors import SettingsError
 from llava.stages.fields import choices, default_of, scalar_type
 from llava.stages.numbers import finite_metrics
-from llava.stages.stage import Stage, output_form
+from llava.stages.stage import Stage, StageSettings, output_form
 
 _SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}
 
@@ -57,6 +58,46 @@ def stage_command(stage: Stage, app: typer.Typer) -> None:
     command.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (context_parameter, *parameters)}
     app.callback(invoke_without_command=True, help=stage.summary)(command)
+
+
+def with_settings(
+    model: type[StageSettings], command: str, *names: str, required: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command beside a stage: some of the stage's flags, read and checked as the stage does.
+
+    The function gets the settings first (those without a flag at their defaults), and its own options after them.
+
+    Args:
+        command: what an error calls it (`llava expand plan`).
+        names: fields of `model`, in the help's order.
+        required: of these, the ones that must not be left empty here although the stage has a default.
+
+    Raises:
+        SettingsError: a flag is wrong or missing.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        own = list(inspect.signature(function).parameters.values())[1:]
+        parameters = [
+            *(_setting(name, model.model_fields[name], required=name in required) for name in names),
+            *(one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY) for one in own),
+        ]
+
+        def run(**values: Any) -> None:
+            given = {name: values.pop(name) for name in names}
+            given = {name: value for name, value in given.items() if value is not None}
+            for name in required:
+                if not given.get(name):
+                    raise SettingsError(f"{command}: --{name.replace('_', '-')} is missing")
+            function(validate(model, given, command), **values)
+
+        run.__doc__ = function.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
 
 
 def run_stage(stage: Stage, values: dict[str, Any]) -> None:
@@ -98,14 +139,14 @@ def run_stage(stage: Stage, values: dict[str, Any]) -> None:
         typer.echo(f"  {name:<28} {place}")
 
 
-def _setting(name: str, info: Any) -> inspect.Parameter:
+def _setting(name: str, info: Any, *, required: bool = False) -> inspect.Parameter:
     default = default_of(info)
     text = info.description or ""
     if choices(info):
         text += f" ({' | '.join(choices(info))})"
     if default not in (None, ""):
         text += f" [default: {default}]"
-    return _option(name, scalar_type(info), text, "Settings", required=info.is_required())
+    return _option(name, scalar_type(info), text, "Settings", required=required or info.is_required())
 
 
 def _option(name: str, kind: type, text: str, panel: str, *, required: bool = False) -> inspect.Parameter:

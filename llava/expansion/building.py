@@ -75,6 +75,7 @@ def build_rows(
 
         for row in _built_in_rows(job, options):
             keep(row)
+            sampler.see_row(row)
             origins.add(provenance.built_in(row))
         results = assemble(
             job.requests(), ledger, job.recipe, panel, image_position=options.image_position, seed=job.seed

@@ -13,13 +13,14 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from llava import storage
 from llava.errors import DataError, SettingsError
+from llava.expansion.lease import Lease
 from llava.expansion.teachers.base import Usage
 
 Status = Literal["answered", "unusable", "dropped"]
@@ -58,12 +59,18 @@ class Entry:
 class Ledger:
     """Open a ledger folder, creating it; all ids of all segments are indexed in memory, texts stay on disk.
 
+    One run at a time: a local folder is locked, one in an object store is leased (see lease.py).
+
+    Args:
+        run: what other runs are told when they find it open; where its rows go, or a command's name.
+        note: told, in words, when a lease has to be waited for.
+
     Raises:
-        SettingsError: another process of this machine has it open.
+        SettingsError: another run has it open.
         DataError: a segment is damaged.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, run: str = "", note: Callable[[str], None] = lambda text: None) -> None:
         self.uri = uri
         self.notes: list[str] = []
         self.cost = 0.0
@@ -72,20 +79,25 @@ class Ledger:
         self._temporary = tempfile.TemporaryDirectory(prefix="llava-ledger-") if self.remote else None
         self._folder = Path(self._temporary.name) if self._temporary else storage.local_path(uri)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
-        if self.remote and storage.exists(uri):
-            storage.download(uri, self._folder)
         self._segments: list[Path] = []
         self._readers: dict[int, IO[bytes]] = {}
         self._final: dict[str, tuple[int, int]] = {}
         self._attempts: dict[str, int] = {}
         self._output: dict[str, tuple[int, int]] = {}
-        for path in sorted(self._folder.glob("segment-*.jsonl")):
-            self._load(path)
         self._own: int | None = None
         self._written: set[str] = set()
         self._writer: IO[bytes] | None = None
         self._commits = 0
+        self._lock = None if self.remote else self._take_lock()
+        self._lease = Lease(uri, run, note=note) if self.remote else None
+        try:
+            if self.remote:
+                storage.download(uri, self._folder)
+            for path in sorted(self._folder.glob("segment-*.jsonl")):
+                self._load(path)
+        except BaseException:
+            self._release()
+            raise
 
     def __contains__(self, request_id: str) -> bool:
         """True when the id has a final entry."""
@@ -124,7 +136,11 @@ class Ledger:
                         yield _entry(json.loads(line))
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Write entries durably; when this returns, they count."""
+        """Write entries durably; when this returns, they count.
+
+        Raises:
+            SettingsError: another run took over the lease, because this one could not renew it.
+        """
         if not entries:
             return
         lines = [(json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode() for entry in entries]
@@ -146,11 +162,20 @@ class Ledger:
         for entry, line in zip(entries, lines, strict=True):
             self._count(entry, self._own, offset)
             offset += len(line)
+        if self._lease:
+            self._lease.check()  # after the writing: what was paid for is never lost
 
     def close(self) -> None:
-        """Release files and the lock."""
-        if self.remote:
-            self._merge()
+        """Release files, and the lock or the lease."""
+        try:
+            if self.remote:
+                self._merge()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lease:
+            self._lease.release()
         for file in (self._writer, *self._readers.values(), self._lock):
             if file is not None:
                 file.close()

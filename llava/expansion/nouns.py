@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llava.expansion.english import plural
+from llava.expansion.english import NUMBERS, plural
 
 _NEGATION = re.compile(
     r"\b(?:no|not|without|neither|nor|never|none|nothing|cannot|absent|missing|lacks?|instead of|rather than|unlike"
@@ -16,6 +17,8 @@ _NEGATION = re.compile(
 )
 _WORD = re.compile(r"(?<![\w-])\w+")
 _INSIDE = re.compile(r"[\w-]")
+_REPLY = re.compile(r"\s*(?:yes|no),\s", re.IGNORECASE)
+_NUMBERED = re.compile(rf"\b(?:{'|'.join(NUMBERS[2:])}|\d{{1,3}}) $")
 _CLAUSE = re.compile(r"[.;:!?\n]|, (?:but|and|while|with|so|there)\b|\bbut\b")
 
 
@@ -45,7 +48,8 @@ class NounFinder:
     Args:
         categories: names as the annotations have them.
         synonyms: category -> further words; categories that are not annotated are ignored.
-        ambiguous: category words that are never counted.
+        ambiguous: category words that often mean something else: they count only as a plural after a number
+            (`two remotes`).
         phrases: phrases in which a category word means something else (`train station`).
     """
 
@@ -66,7 +70,9 @@ class NounFinder:
                     if word == category:
                         self._general.add(form)
                 self._plural.add(plural(word))
-        for phrase in (*ambiguous, *(plural(word) for word in ambiguous), *phrases):
+        # Ambiguous plurals keep their meaning for the case that a number stands before them.
+        self._unsure = {plural(word) for word in ambiguous}
+        for phrase in (*ambiguous, *(self._unsure - self._meaning.keys()), *phrases):
             self._meaning[phrase] = set()
         # By first word: one dictionary look-up a word is far quicker than one alternation of hundreds of words.
         self._starting: dict[str, list[str]] = {}
@@ -74,13 +80,28 @@ class NounFinder:
             first = _WORD.match(phrase)
             if first:
                 self._starting.setdefault(first.group().lower(), []).append(phrase.lower())
-        # Captions are read again for every kind, and short answers recur.
-        self.find = functools.lru_cache(maxsize=20_000)(self._find)
+        # Three gates read the same answer, and short answers recur. No larger: a cache that holds a small job whole
+        # and a large one not at all would make small jobs look cheap.
+        self.find = functools.lru_cache(maxsize=1_000)(self._find)
 
     def _find(self, text: str) -> tuple[Mention, ...]:
         """Every mention, in order."""
-        found = []
-        lower = text.lower()
+        clauses = [0, *(match.end() for match in _CLAUSE.finditer(text))]
+        return tuple(
+            Mention(
+                frozenset(self._meaning[phrase]),
+                phrase,
+                start,
+                stop,
+                _doubtful(text, clauses[bisect.bisect_right(clauses, start) - 1], start),
+                phrase in self._general,
+                phrase in self._plural,
+            )
+            for phrase, start, stop in self._phrases(text.lower())
+        )
+
+    def _phrases(self, lower: str) -> Iterator[tuple[str, int, int]]:
+        """(phrase, start, stop) of every phrase that means a category, longest first where several start."""
         end = 0
         for match in _WORD.finditer(lower):
             start = match.start()
@@ -90,21 +111,17 @@ class NounFinder:
                 stop = start + len(phrase)
                 if lower.startswith(phrase, start) and not _INSIDE.match(lower, stop):
                     end = stop
-                    meaning = self._meaning[phrase]
-                    if meaning:
-                        general, many = phrase in self._general, phrase in self._plural
-                        doubtful = _doubtful(text, start)
-                        found.append(Mention(frozenset(meaning), phrase, start, stop, doubtful, general, many))
+                    unsure = phrase in self._unsure and not _NUMBERED.search(lower, max(0, start - 12), start)
+                    if self._meaning[phrase] and not unsure:
+                        yield phrase, start, stop
                     break
-        return tuple(found)
 
     def categories(self, text: str) -> set[str]:
         """All categories that words of the text may mean."""
-        return {category for mention in self.find(text) for category in mention.categories}
+        return {category for phrase, _, _ in self._phrases(text.lower()) for category in self._meaning[phrase]}
 
 
-def _doubtful(text: str, start: int) -> bool:
-    clause_start = 0
-    for match in _CLAUSE.finditer(text, 0, start):
-        clause_start = match.end()
-    return _NEGATION.search(text, clause_start, start) is not None
+def _doubtful(text: str, clause_start: int, start: int) -> bool:
+    # `No, two cats are ...` denies the question, not the cats.
+    reply = _REPLY.match(text, clause_start, start)
+    return _NEGATION.search(text, reply.end() if reply else clause_start, start) is not None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llava import storage
-from llava.expansion.assembly import Result
 from llava.expansion.building import Built
 from llava.expansion.card import dataset_card
 from llava.expansion.gates import Panel
@@ -15,7 +13,7 @@ from llava.expansion.job import Job
 from llava.expansion.judge import Agreement
 from llava.expansion.ledger import Ledger
 from llava.expansion.preview import preview_cards
-from llava.expansion.sampling import Group
+from llava.expansion.sampling import Sampler
 from llava.manifest import Manifest, write_manifest
 from llava.report import Report
 
@@ -38,7 +36,7 @@ def publish(
     job: Job,
     ledger: Ledger,
     panel: Panel,
-    sample: Sequence[tuple[Group, Result]],
+    sampler: Sampler,
     *,
     pretrain_uri: str,
     instruct_uri: str,
@@ -47,7 +45,7 @@ def publish(
     """Write everything; returns the run's numbers."""
     numbers = _numbers(facts, ledger, panel)
     storage.write_text(f"{instruct_uri}.card.md", _card(facts, job, ledger, panel))
-    _report(facts, ledger, panel, sample, numbers).write(report_uri)
+    _report(facts, job, ledger, panel, sampler, numbers).write(report_uri)
     fingerprints = {kind.name: kind.fingerprint() for kind in job.taught}
     for uri, rows in ((pretrain_uri, facts.naive), (instruct_uri, facts.built.rows)):
         manifest = Manifest(
@@ -105,7 +103,7 @@ def _card(facts: Facts, job: Job, ledger: Ledger, panel: Panel) -> str:
 
 
 def _report(
-    facts: Facts, ledger: Ledger, panel: Panel, sample: Sequence[tuple[Group, Result]], numbers: dict[str, float]
+    facts: Facts, job: Job, ledger: Ledger, panel: Panel, sampler: Sampler, numbers: dict[str, float]
 ) -> Report:
     built = facts.built
     kinds = list(dict.fromkeys([*built.kept, *built.dropped]))
@@ -139,7 +137,8 @@ def _report(
     if built.parts:
         rows: list[list[float | str | None]] = [[part.data, part.rows, part.usable, part.taken] for part in built.parts]
         report.table("Mixture", ["part", "rows", "usable", "taken"], rows)
-    report.gallery("Rows and what they were made from", preview_cards(sample, str(facts.settings["images_uri"])))
+    cards = preview_cards(sampler.results(), sampler.rows(), job.pictures(), str(facts.settings["images_uri"]))
+    report.gallery("Rows and what they were made from", cards)
     report.table("Settings", ["setting", "value"], [[name, str(value)] for name, value in facts.settings.items()])
     return report
 

@@ -1,21 +1,27 @@
-"""A small sample of a long stream, the same in every run: the results with the smallest request ids."""
+"""A small sample of a long stream, the same in every run: what has the smallest ids, or hashes of ids."""
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 
 from llava.expansion.assembly import Result
+from llava.expansion.rows import Row
 
 Group = tuple[str, str]
 """(kind, gate that dropped it); an empty gate for kept rows."""
 
 
 class Sampler:
-    """Keeps `each` results of every kind and gate; ids are hashes, so the smallest are a fair sample."""
+    """Keeps `each` results of every kind and gate, and `each` rows of every kind that no teacher writes.
+
+    Request ids are hashes, so the smallest are a fair sample.
+    """
 
     def __init__(self, each: int) -> None:
         self._each = each
         self._heaps: dict[Group, list[tuple[int, Result]]] = {}
+        self._rows: dict[str, list[tuple[int, str, Row]]] = {}
 
     def see(self, result: Result) -> None:
         """Look at one result."""
@@ -27,6 +33,15 @@ class Sampler:
         elif heap and rank > heap[0][0]:
             heapq.heapreplace(heap, (rank, result))
 
+    def see_row(self, row: Row) -> None:
+        """Look at one row made from the annotations alone."""
+        heap = self._rows.setdefault(row.kind, [])
+        rank = -int.from_bytes(hashlib.sha256(row.id.encode()).digest()[:8], "big")
+        if len(heap) < self._each:
+            heapq.heappush(heap, (rank, row.id, row))
+        elif heap and rank > heap[0][0]:
+            heapq.heapreplace(heap, (rank, row.id, row))
+
     def results(self) -> list[tuple[Group, Result]]:
         """The sample, group by group."""
         return [
@@ -34,3 +49,7 @@ class Sampler:
             for group in sorted(self._heaps)
             for _, result in sorted(self._heaps[group], key=lambda pair: -pair[0])
         ]
+
+    def rows(self) -> list[Row]:
+        """The sample of rows that no teacher wrote, kind by kind."""
+        return [row for heap in self._rows.values() for _, _, row in sorted(heap, key=lambda item: -item[0])]

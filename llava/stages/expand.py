@@ -103,7 +103,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
     """
     from llava.expansion.building import RowOptions, build_rows
     from llava.expansion.gates import Panel
-    from llava.expansion.job import open_job, split_names
+    from llava.expansion.job import split_names
     from llava.expansion.ledger import Ledger
     from llava.expansion.sampling import Sampler
     from llava.telemetry import Telemetry
@@ -115,18 +115,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
             "judge_sample: the offline teacher cannot judge; set teacher to openai, or judge_sample to 0"
         )
     with Telemetry("expand", settings.teacher) as telemetry:
-        job = open_job(
-            annotations_uri=settings.annotations_uri,
-            split=settings.split,
-            image_prefix=settings.image_prefix,
-            kinds=settings.kinds,
-            expansion_recipe=settings.expansion_recipe,
-            model=teacher.model_name,
-            limit=settings.limit,
-            seed=settings.seed,
-            blocklist_uri=settings.blocklist_uri,
-            max_bad_rows=settings.max_bad_rows,
-        )
+        job = job_of(settings, teacher.model_name)
         telemetry.note(f"{len(job.corpus):,} pictures, {len(job.corpus.categories)} categories")
         for problem in job.corpus.problems[:5]:
             telemetry.note(f"left out: {problem}")
@@ -134,7 +123,11 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         telemetry.note(f"{naive:,} naive pairs in {outputs.pretrain_data}")
 
         panel = Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(split_names(settings.gates_off)))
-        ledger = Ledger(settings.ledger_uri or f"{outputs.instruct_data}.ledger")
+        ledger = Ledger(
+            settings.ledger_uri or f"{outputs.instruct_data}.ledger",
+            f"expand to {outputs.instruct_data}",
+            telemetry.note,
+        )
         try:
             total = _ask(settings, teacher, job, ledger, telemetry)
             sampler = Sampler(max(settings.preview_rows, settings.judge_sample))
@@ -153,6 +146,29 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
             return _publish(settings, teacher, outputs, job, ledger, panel, sampler, built, agreement, naive)
         finally:
             ledger.close()
+
+
+def job_of(settings: Settings, model: str) -> Job:
+    """The work that the settings describe, for a teacher of that name.
+
+    Raises:
+        DataError: annotations cannot be used.
+        SettingsError: an unknown kind or recipe.
+    """
+    from llava.expansion.job import open_job
+
+    return open_job(
+        annotations_uri=settings.annotations_uri,
+        split=settings.split,
+        image_prefix=settings.image_prefix,
+        kinds=settings.kinds,
+        expansion_recipe=settings.expansion_recipe,
+        model=model,
+        limit=settings.limit,
+        seed=settings.seed,
+        blocklist_uri=settings.blocklist_uri,
+        max_bad_rows=settings.max_bad_rows,
+    )
 
 
 def teacher_settings(settings: Settings) -> TeacherSettings:
@@ -293,7 +309,7 @@ def _publish(
         job,
         ledger,
         panel,
-        sampler.results(),
+        sampler,
         pretrain_uri=outputs.pretrain_data,
         instruct_uri=outputs.instruct_data,
         report_uri=outputs.report,

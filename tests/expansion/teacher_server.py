@@ -1,8 +1,8 @@
 """A small OpenAI-compatible server process that answers, and misbehaves as its faults file says.
 
 `python -m tests.expansion.teacher_server FOLDER` listens on a free port, writes it to FOLDER/port, and logs one JSON
-line for each request it gets to FOLDER/asked.jsonl (key of the request, how often it was asked, what was done, whether
-the secret header was right). Faults are drawn from the key's hash, so that they do not depend on timing:
+line for each request it gets to FOLDER/asked.jsonl (key of the request, how often it was asked, what was done, when,
+and whether the secret header was right). Faults are drawn from the key's hash, so that they do not depend on timing:
 a share of requests gets its fault on the first asks and is then answered; some are never answered properly.
 FOLDER/config.json: {"faults": {"name": share, ...}, "price_tokens": [input, output], "delay": seconds}.
 """
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ class Server:
         always = fault in ("always_malformed", "content_filter", "always_truncated")
         active = fault if fault and (always or times <= (2 if fault == "http500" else 1)) else ""
         authorized = not self.key or f"authorization: bearer {self.key.lower()}" in head.lower()
-        self.log.write(json.dumps({"key": key, "times": times, "did": active or "answered", "auth": authorized}) + "\n")
+        line = {"key": key, "times": times, "did": active or "answered", "auth": authorized, "at": time.monotonic()}
+        self.log.write(json.dumps(line) + "\n")
         if not authorized:
             message = f"Incorrect API key provided: {head.lower().split('bearer ')[1].split()[0]}"
             return await self.send(writer, 401, {"error": {"message": message, "code": "invalid_api_key"}})

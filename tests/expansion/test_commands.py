@@ -25,6 +25,7 @@ def test_a_plan_is_printed(world: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     assert "60 pictures, 300 captions" in text and "conversation           60          0" in text
     assert "online, prompt cache" in text and "batch file" in text and "time online at these rates" in text
+    assert "time with your own teacher at 100 output tokens/s" in text and "for the machine" in text
 
 
 def test_a_plan_without_a_price_says_which_there_are(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +53,26 @@ def test_batches_from_export_to_rows_without_a_request(
     llava(*common, "--teacher", "openai", "--teacher-endpoint", "http://127.0.0.1:9/v1", "--out", tmp_path / "out")
     rows = json.loads((tmp_path / "out/instruct_data.json").read_text())
     assert len(rows) == 180
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan"], "llava expand plan: annotations_uri: missing"),
+        (["plan", "--annotations-uri", "x", "--limit", "-3"], "llava expand plan: limit: found -3"),
+        (["export-batch", "--annotations-uri", "x", "--to", "y"], "export-batch: --teacher-model is missing"),
+        (
+            ["import-batch", "--annotations-uri", "x", "--answers", "y", "--teacher-model", "m"],
+            "import-batch: --ledger-uri is missing",
+        ),
+    ],
+)
+def test_flags_are_checked_as_the_stage_checks_them(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["expand", *arguments])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_bad_input_is_a_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 
-from llava import storage
 from llava.errors import DataError, SettingsError
 from llava.expansion.batch_files import export_batches, import_batches
 from llava.expansion.dispatch import repaired
@@ -21,7 +21,6 @@ from llava.expansion.teachers.base import Usage
 from llava.expansion.teachers.offline import reply_to
 from llava.expansion.teaching import form_check
 from llava.expansion.tokens import TokenCounter
-from tests.s3_server import S3Server, rclone_s3  # noqa: F401
 
 
 def entry(name: str, status: str = "answered", attempt: int = 1, text: str = "text") -> Entry:
@@ -69,26 +68,6 @@ def test_two_runs_cannot_share_a_ledger_at_once(tmp_path: Path) -> None:
         Ledger(str(tmp_path))
     first.close()
     Ledger(str(tmp_path)).close()
-
-
-@pytest.mark.slow
-def test_the_ledger_in_object_storage(rclone_s3: S3Server) -> None:  # noqa: F811
-    uri = storage.join(rclone_s3.uri, "ledger")
-    ledger = Ledger(uri)
-    ledger.append([entry("a")])
-    ledger.append([entry("b")])
-    # Not closed: what was appended counts without it.
-    assert len(list(storage.list_files(uri))) == 2
-    again = Ledger(uri)
-    assert "a" in again and "b" in again and again.cost == 1.0
-    # Closed, its objects are merged; a crash between merging and deleting leaves entries twice, which count once.
-    small = {item.path: storage.read_bytes(storage.join(uri, item.path)) for item in storage.list_files(uri)}
-    ledger.close()
-    assert len(list(storage.list_files(uri))) == 1
-    for path, data in small.items():
-        storage.write_bytes(storage.join(uri, path), data)
-    third = Ledger(uri)
-    assert third.cost == 1.0 and len(third) == 2 and third.attempts("b") == 1
 
 
 class Clock:
@@ -229,6 +208,11 @@ def test_batches_out_and_back_in(world: Path, tmp_path: Path) -> None:
     # The next export holds what is missing, and the unusable ones with the note that asks for repair.
     (uri, count, _) = export_batches(work.requests(), ledger, str(tmp_path / "next"), repaired=repaired)[0]
     assert count == 3 and "Write the reply again" in Path(uri).read_text()
+
+
+def test_batch_files_keep_the_providers_limits_unless_told_otherwise() -> None:
+    defaults = inspect.signature(export_batches).parameters
+    assert defaults["most_requests"].default == 50_000 and defaults["most_bytes"].default == 200_000_000
 
 
 def test_size_limits_split_batch_files(world: Path, tmp_path: Path) -> None:

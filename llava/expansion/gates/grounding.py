@@ -25,13 +25,23 @@ class GroundingGate:
         if self._finder is None:
             return ""
         boxed = {box.category for box in sample.picture.boxes}
-        there = boxed | self._finder.categories("\n".join(sample.picture.captions))
+        captioned: set[str] | None = None  # read only when the boxes do not answer
+
+        def there(categories: frozenset[str]) -> bool:
+            nonlocal captioned
+            if categories & boxed:
+                return True
+            if captioned is None:
+                assert self._finder is not None
+                captioned = self._finder.categories("\n".join(sample.picture.captions))
+            return bool(categories & captioned)
+
         for question, answer in sample.pairs:
             for mention in self._finder.find(answer):
-                if not mention.doubtful and not mention.categories & there:
+                if not mention.doubtful and not there(mention.categories):
                     return f"{mention.word!r} is in no box and no caption"
             asked = self._asked(question)
-            if asked and _YES.match(answer) and not asked[1] & there:
+            if asked and _YES.match(answer) and not there(asked[1]):
                 return f"affirms {asked[0]!r}, which is in no box and no caption"
             if asked and _NO.match(answer) and asked[2] and asked[1] & boxed:
                 return f"denies {asked[0]!r}, which is boxed"

@@ -20,11 +20,13 @@ _LEAK = re.compile(
     r"|\b(?:the|its|their|object|box|these|those|given|exact|normali[sz]ed) "
     r"(?:\w+ )?coordinates\b|\bcoordinates? (?:of|are|is|\[|\(|:|given|provided|show|indicate|suggest)"
     r"|\bx ?[- ]?coordinates?\b|\by ?[- ]?coordinates?\b|\b[xy][12] ?="
+    r"|\b[xy] (?:(?:from|between) |= ?)-?(?:0?\.)?\d"
     r"|\bannotat(?:ed|ions?)\b|\bfew-?shot\b|\bsystem (?:prompt|message)\b|\bground[- ]truth\b",
     re.IGNORECASE,
 )
 _NUMBERS = re.compile(
     r"[\[(]\s*-?(?:0?\.\d+|[01]\.\d+|\d+(?:\.\d+)?)(?:\s*,\s*-?(?:\d*\.)?\d+){1,3}\s*[\])]|\b0\.\d{3}\b"
+    r"|\b0?\.\d{2} ?(?:to|and|-|–) ?[01]?\.\d{2}\b"
 )
 _PROMPT_WORDS = 12
 

@@ -9,14 +9,15 @@ from llava.errors import SettingsError
 from llava.expansion.gates.balance import BalanceGate
 from llava.expansion.gates.base import Finding, Gate, Sample
 from llava.expansion.gates.blocklist import BlocklistGate
+from llava.expansion.gates.counts import CountGate
 from llava.expansion.gates.duplicates import DuplicateGate
-from llava.expansion.gates.geometry import CountGate, SideGate
 from llava.expansion.gates.grammar import GrammarGate
 from llava.expansion.gates.grounding import GroundingGate
 from llava.expansion.gates.leakage import LeakageGate
 from llava.expansion.gates.personal import PersonalDataGate
 from llava.expansion.gates.refusal import RefusalGate
 from llava.expansion.gates.repetition import RepetitionGate
+from llava.expansion.gates.sides import SideGate
 from llava.expansion.gates.truncation import TruncationGate
 from llava.expansion.nouns import NounFinder
 from llava.expansion.recipe import ExpansionRecipe

@@ -10,7 +10,8 @@ _PATTERNS = {
     "e-mail address": re.compile(r"\b[\w.+-]+@[\w-]+\.[A-Za-z][\w.-]*\b"),
     "telephone number": re.compile(
         r"(?<![\w.])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)|\d{2,4})[ .-]\d{3,4}[ .-]\d{3,4}(?![\w])"
-        r"|(?<![\w.])\+\d{9,14}(?!\w)|(?i:\b(?:phone|tel|call|fax)\w*\b\D{0,15})\d{3}[ .-]?\d{4}\b"
+        r"|(?<![\w.])\+\d{9,14}(?!\w)|(?<![\w.])\+\d{1,3}(?:[ .-]\(?\d{1,5}\)?){1,3}[ .-]\d{3,8}(?!\w)"
+        r"|(?i:\b(?:phone|tel|call|fax)\w*\b\D{0,15})\d{3}[ .-]?\d{4}\b"
     ),
     "social security number": re.compile(r"\b\d{3}-\d{2}-\d{4}\b"),
     "IP address": re.compile(r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b"),

@@ -11,6 +11,7 @@ _REFUSAL = re.compile(
     r"|i (?:can(?:no|['’])t|cannot|can not|won['’]t|will not|am not allowed to|do not|don['’]t) (?:\w+ ){0,2}?"
     r"(?:assist|help|comply|provide|answer|fulfil?l|see (?:the|any|an|this) (?:image|picture|photo)"
     r"|view|access|generate|create|describe|have (?:access|the ability|enough|sufficient)|identify)"
+    r"|i (?:\w+ ){0,3}(?:decline|refuse|refrain)\b"
     r"|as an? (?:ai|artificial intelligence|(?:large )?language model|text-based|text-only)"
     r"|as a language model|against (?:my|our|the) (?:policy|policies|guidelines)|content policy|openai|chatgpt"
     r"|unable to (?:view|see|process|provide|assist|help|determine from|access)"

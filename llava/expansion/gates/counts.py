@@ -1,0 +1,84 @@
+"""Counts: numbers of things checked against the numbers of boxes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from llava.expansion.english import NUMBERS, number_of
+from llava.expansion.gates.base import Sample
+from llava.expansion.nouns import NounFinder
+
+_NUMBER = rf"(?:{'|'.join(NUMBERS[1:])}|\d{{1,3}})"
+_BEFORE = re.compile(rf"\b({_NUMBER}) ((?:[a-z]+(?:-[a-z]+)*,? ){{0,3}})$", re.IGNORECASE)
+_OTHER = re.compile(r"\b(?:of|or|and|to|on|in|at|by|with|from|near|for|behind|under|inside|into|over)\b", re.IGNORECASE)
+_NEAR = 80  # characters before a thing in which its number is looked for
+_HOW_MANY = re.compile(r"^how many (.+?)(?: (?:are|is|do|does|can|could)\b.*)?\??$", re.IGNORECASE)
+_LEADING = re.compile(rf"^(?:there (?:are|is) |(?:exactly|about|i (?:can )?see) )?({_NUMBER}|no)\b", re.IGNORECASE)
+_TOTAL = re.compile(r"^ (?:in|visible in|shown in) (?:the|this) (?:image|picture|photo|photograph|scene)\b|^ ?[.!]|^$")
+_THERE_ARE = re.compile(rf"\bthere (?:are|is) (?:exactly |a total of )?(?:{_NUMBER}) $", re.IGNORECASE)
+_EVERYWHERE = frozenset(
+    f"{start}{end}".strip()
+    for start in ("", "there ", "visible ", "shown ", "you see ")
+    for end in ("", "in the picture", "in the image", "in the photo", "in this picture", "in this image")
+)
+
+
+class CountGate:
+    """Numbers of things against the numbers of boxes; a number that a caption states is believed, too."""
+
+    name = "counts"
+
+    def __init__(self, finder: NounFinder | None) -> None:
+        self._finder = finder
+
+    def check(self, sample: Sample) -> str:
+        """The first wrong number."""
+        if self._finder is None or not sample.picture.boxes:
+            return ""
+        boxes = sample.picture.boxes
+        counts = Counter(box.category for box in boxes)
+        crowds = {box.category for box in boxes if box.crowd}
+        captions = " ".join(sample.picture.captions).lower()
+        for question, answer in sample.pairs:
+            for word, category, claimed, exact in self._claims(question, answer):
+                real = counts[category]
+                if not real or category in crowds or _stated(claimed, word, captions):
+                    continue
+                if claimed > real or (exact and claimed < real):
+                    return f"claims {claimed} {word!r}, boxed are {real}"
+        return ""
+
+    def _claims(self, question: str, answer: str) -> list[tuple[str, str, int, bool]]:
+        assert self._finder is not None
+        claims = []
+        asked = _HOW_MANY.match(question)
+        leading = _LEADING.match(answer)
+        if asked and leading:
+            mentions = self._finder.find(asked.group(1))
+            number = 0 if leading.group(1).lower() == "no" else number_of(leading.group(1))
+            if len(mentions) == 1 and len(mentions[0].categories) == 1 and number is not None:
+                plain = asked.group(1).strip().lower() == mentions[0].word
+                whole = plain and mentions[0].general and _asks_for_all(question)
+                claims.append((mentions[0].word, next(iter(mentions[0].categories)), number, whole))
+        for mention in self._finder.find(answer):
+            before = _BEFORE.search(answer, max(0, mention.start - _NEAR), mention.start)
+            if mention.doubtful or not before or len(mention.categories) != 1 or not mention.many:
+                continue
+            number = number_of(before.group(1))
+            if number is None or _OTHER.search(before.group(2)) or self._finder.find(before.group(2)):
+                continue  # the number belongs to something in between
+            there_are = _THERE_ARE.search(answer, max(0, mention.start - _NEAR), mention.start)
+            total = there_are and _TOTAL.match(answer[mention.end :])
+            claims.append((mention.word, next(iter(mention.categories)), number, bool(total) and mention.general))
+        return claims
+
+
+def _asks_for_all(question: str) -> bool:
+    rest = re.sub(r"^how many .+? (?:are|is|do|can)\b", "", question.lower()).strip(" ?")
+    return rest in _EVERYWHERE
+
+
+def _stated(number: int, word: str, captions: str) -> bool:
+    forms = {str(number), NUMBERS[number] if number < len(NUMBERS) else str(number)}
+    return any(re.search(rf"\b{form} (?:\w+ )?{re.escape(word)}\b", captions) for form in forms)

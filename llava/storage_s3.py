@@ -1,0 +1,224 @@
+"""The S3 half of `llava.storage`: one object at a time, with retries to a deadline.
+
+Callers use `llava.storage`; what stands here takes remote URIs only. Every function raises StorageError: the store
+refused, or did not answer before the deadline; `Absent` (one of them): no such object.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlparse
+
+from llava.errors import StorageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+T = TypeVar("T")
+
+
+class Absent(StorageError):
+    """No such object, or no such file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """An object's content, and what says whether it is still the same.
+
+    Attributes:
+        tag: the store's entity tag; another content has another one.
+        age_s: seconds since it was written, by the store's own clock, so that clocks of machines need not agree.
+    """
+
+    data: bytes
+    tag: str
+    age_s: float
+
+
+def read(uri: str) -> bytes:
+    """Whole content."""
+    bucket, key = _split(uri)
+    return _call(uri, lambda: _client().get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def read_range(uri: str, start: int, length: int) -> bytes:
+    """At most `length` bytes from byte `start`; exact even where a server ignores ranges and sends the whole object."""
+    bucket, key = _split(uri)
+
+    def get() -> bytes:
+        reply = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}")
+        body = reply["Body"]
+        # Status 200 proves nothing: some servers cut the range and say 200, others send everything. Only a cut
+        # reply says which bytes it holds.
+        if not reply.get("ContentRange"):
+            body.read(start)
+        part = body.read(length)
+        body.close()
+        return part
+
+    return _call(uri, get)
+
+
+def read_tagged(uri: str) -> Tagged | None:
+    """Content with tag and age; None when there is no such object."""
+    bucket, key = _split(uri)
+
+    def get() -> Tagged:
+        reply = _client().get_object(Bucket=bucket, Key=key)
+        written = reply["LastModified"]
+        date = reply["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date).timestamp() if date else time.time()
+        return Tagged(reply["Body"].read(), reply["ETag"], max(now - written.timestamp(), 0.0))
+
+    try:
+        return _call(uri, get)
+    except Absent:
+        return None
+
+
+def write(uri: str, data: bytes) -> None:
+    """Put an object."""
+    bucket, key = _split(uri)
+    _call(uri, lambda: _client().put_object(Bucket=bucket, Key=key, Body=data))
+
+
+def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
+    """Put an object only if it still has `tag` (None: only if there is none); returns the new tag, None if refused.
+
+    Not every store looks at the condition: one that does not writes in any case. A refusal may also be this call's own
+    success, repeated after a lost answer: read again to know.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, key = _split(uri)
+    condition: Any = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
+
+    def put() -> str | None:
+        try:
+            return _client().put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"]
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            if status == 412 or (status == 404 and tag):
+                return None
+            if status == 501:  # a store that knows no conditions
+                return _client().put_object(Bucket=bucket, Key=key, Body=data)["ETag"]
+            raise
+
+    return _call(uri, put)
+
+
+def size(uri: str) -> int | None:
+    """Size in bytes; None when there is no such object."""
+    bucket, key = _split(uri)
+    try:
+        return _call(uri, lambda: _client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+    except Absent:
+        return None
+
+
+def list_objects(uri: str) -> Iterator[tuple[str, int]]:
+    """(path below `uri`, size) of every object, sorted by path."""
+    bucket, key = _split(uri)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    token: str | None = None
+    while True:
+        more: Any = {"ContinuationToken": token} if token else {}
+        page = _call(uri, functools.partial(_client().list_objects_v2, Bucket=bucket, Prefix=prefix, **more))
+        for item in page.get("Contents", []):
+            if not item["Key"].endswith("/"):
+                yield item["Key"][len(prefix) :], item["Size"]
+        token = page.get("NextContinuationToken")
+        if not token:
+            return
+
+
+def delete(uri: str) -> None:
+    """Delete one object; absent is fine."""
+    bucket, key = _split(uri)
+    _call(uri, lambda: _client().delete_object(Bucket=bucket, Key=key))
+
+
+def upload(local: Path, uri: str) -> None:
+    """Put a file; a large one goes in parts."""
+    bucket, key = _split(uri)
+    _call(uri, lambda: _client().upload_file(str(local), bucket, key))
+
+
+def download(uri: str, local: Path) -> None:
+    """Get an object into a file, creating folders."""
+    bucket, key = _split(uri)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    _call(uri, lambda: _client().download_file(bucket, key, str(local)))
+
+
+def _split(uri: str) -> tuple[str, str]:
+    parsed = urlparse(uri)
+    if not parsed.netloc:
+        raise StorageError(f"{uri}: no bucket; expected s3://bucket/key")
+    # A query string carries store settings in some Kubeflow artifact URIs; the environment rules here.
+    return parsed.netloc, uri.split("://", 1)[1].partition("?")[0].partition("/")[2]
+
+
+@functools.cache
+def client_of(process: int) -> S3Client:
+    from boto3.session import Session
+    from botocore.config import Config
+
+    # A session of its own: boto3's default one keeps the first credentials it saw.
+    return Session().client(
+        "s3",
+        config=Config(
+            # Retrying is `_call`'s, whose deadline botocore does not know: a store that hangs would be waited for
+            # once per attempt.
+            retries={"mode": "standard", "total_max_attempts": 2},
+            max_pool_connections=64,
+            connect_timeout=10,
+            read_timeout=60,
+            # Several stores answer without checksums or reject the trailing ones newer SDKs send.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def _client() -> S3Client:
+    # A client does not survive a fork: its sockets would be shared.
+    return client_of(os.getpid())
+
+
+def _call(uri: str, call: Callable[[], T]) -> T:
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+    deadline = time.monotonic() + float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))
+    pause = 0.5
+    while True:
+        try:
+            return call()
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            code = error.response.get("Error", {}).get("Code", "")
+            if status == 404 or code in ("NoSuchKey", "NoSuchBucket", "404"):
+                raise Absent(f"{uri}: no such object") from error
+            if 400 <= status < 500 and status not in (408, 409, 429):
+                raise StorageError(f"{uri}: the store refused with {status} {code}: {error}") from error
+            cause: Exception = error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise StorageError(
+                f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "or run under a service account that has them"
+            ) from error
+        except (BotoCoreError, OSError, S3UploadFailedError) as error:
+            cause = error
+        if time.monotonic() + pause > deadline:
+            raise StorageError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
+        time.sleep(pause * (0.5 + random.random() / 2))
+        pause = min(pause * 2, 10.0)
