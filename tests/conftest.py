@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from llava.processes import yield_idle_cores
 from tests.s3_server import moto_s3, rclone_s3  # noqa: F401  (fixtures)
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # set before any fork, or the tokenizers library warns
+yield_idle_cores()  # tests start processes beside one another
 
 SIDE = 48  # pixels; what demo.world draws
 CORPUS = (
