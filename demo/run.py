@@ -109,6 +109,9 @@ def run_demo(out: Path, root: str | None, *, train: int, held_out: int, override
 
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
+    if root:
+        # A store that cannot be written to is better known before anything is drawn or trained.
+        storage.write_text(storage.join(root, ".writable"), "")
     identity = make_world(out / "world", train, held_out)
     package, _ = compile_package(pipeline.build, "full", out, ClusterOptions())
     print(f"pipeline  compiled and linted: {package}", flush=True)
@@ -146,6 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--param", action="append", default=[], metavar="NAME=VALUE", help="a pipeline parameter; repeat"
     )
     options = parser.parse_args(argv)
+    if options.train < 1 or options.held_out < 1:
+        parser.error("--train and --held-out: at least 1 picture each")
     # From any folder: stages are started with `python -m llava.executor`, which must be found.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
     overrides = dict(pair.partition("=")[::2] for pair in options.param)

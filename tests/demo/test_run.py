@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,17 @@ def arguments(out: Path, *more: str) -> list[str]:
     return ["--out", str(out), "--train", "64", "--held-out", "12", *given, *more]
 
 
-def start(out: Path, said: Path) -> subprocess.Popen[bytes]:
-    """Start a demo as a terminal would: a process group of its own, which Ctrl-C reaches as a whole."""
+@contextmanager
+def started(out: Path, said: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A demo started as a terminal would: a process group of its own, which Ctrl-C reaches as a whole."""
     with said.open("wb") as file:
         command = [sys.executable, "-m", "demo.run", *arguments(out)]
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[bytes], said: Path) -> None:
@@ -106,28 +113,28 @@ def test_a_stopped_demo_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
     out = tmp_path / "out"
     goes_on = "an earlier attempt did not end; going on from what it left"
 
-    first = start(out, tmp_path / "first.txt")
-    wait_for(lambda: checkpoints(out, "pretrain"), first, tmp_path / "first.txt")
-    started = psutil.Process(first.pid).children(recursive=True)
-    os.killpg(first.pid, signal.SIGINT)
-    assert first.wait(timeout=60) == 130
+    with started(out, tmp_path / "first.txt") as first:
+        wait_for(lambda: checkpoints(out, "pretrain"), first, tmp_path / "first.txt")
+        children = psutil.Process(first.pid).children(recursive=True)
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.wait(timeout=60) == 130
+        assert len(children) >= 2 and not [process for process in children if process.is_running()]
     said = (tmp_path / "first.txt").read_text()
     assert said.rstrip().splitlines()[-1].startswith("demo: interrupted; the same command goes on from here")
     assert "Traceback" not in said
-    assert len(started) >= 2 and not [process for process in started if process.is_running()]
 
-    second = start(out, tmp_path / "second.txt")
-    wait_for(lambda: checkpoints(out, "finetune"), second, tmp_path / "second.txt")
-    started = psutil.Process(second.pid).children(recursive=True)
-    second.kill()
-    second.wait()
-    assert len(started) >= 2 and psutil.wait_procs(started, timeout=30)[1] == []
+    with started(out, tmp_path / "second.txt") as second:
+        wait_for(lambda: checkpoints(out, "finetune"), second, tmp_path / "second.txt")
+        children = psutil.Process(second.pid).children(recursive=True)
+        second.kill()
+        second.wait()
+        assert len(children) >= 2 and psutil.wait_procs(children, timeout=30)[1] == []
     said = (tmp_path / "second.txt").read_text()
     assert f"pretrain: {goes_on}" in said and "pretrain  going on from the checkpoint of step" in said
     assert "] expand" not in said, "it was done, and comes from the cache"
 
-    third = start(out, tmp_path / "third.txt")
-    assert third.wait(timeout=PATIENCE_S) == 0
+    with started(out, tmp_path / "third.txt") as third:
+        assert third.wait(timeout=PATIENCE_S) == 0
     said = (tmp_path / "third.txt").read_text()
     assert f"finetune: {goes_on}" in said and "finetune  going on from the checkpoint of step" in said
     assert "] pretrain" not in said and f"evaluate: {goes_on}" not in said
