@@ -23,6 +23,7 @@ from demo import world
 from demo.summary import demo_report, summarise, table
 from llava import storage
 from llava.errors import UserError
+from llava.telemetry import Telemetry
 
 HERE = Path(__file__).parent
 BASE = HERE / "base"
@@ -42,10 +43,14 @@ def make_world(folder: Path, train: int, held_out: int) -> str:
         print(f"world     {folder} is there already", flush=True)
         return wanted
     print(f"world     drawing {train} training and {held_out} held-out pictures into {folder}", flush=True)
-    start = time.monotonic()
-    world.write_world(folder, train=train, held_out=held_out)
+    with Telemetry("world", "demo") as telemetry:
+        world.write_world(
+            folder,
+            train=train,
+            held_out=held_out,
+            progress=lambda drawn: telemetry.progress("pictures", drawn, train + held_out),
+        )
     stamp.write_text(wanted)
-    print(f"world     done after {time.monotonic() - start:.0f} s", flush=True)
     return wanted
 
 
@@ -104,6 +109,9 @@ def run_demo(out: Path, root: str | None, *, train: int, held_out: int, override
 
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
+    if root:
+        # A store that cannot be written to is better known before anything is drawn or trained.
+        storage.write_text(storage.join(root, ".writable"), "")
     identity = make_world(out / "world", train, held_out)
     package, _ = compile_package(pipeline.build, "full", out, ClusterOptions())
     print(f"pipeline  compiled and linted: {package}", flush=True)
@@ -126,6 +134,8 @@ def run_demo(out: Path, root: str | None, *, train: int, held_out: int, override
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of the demo; exit status 2 after a message for what the user can put right."""
+    from llava.local.run import INTERRUPTED
+
     parser = argparse.ArgumentParser(
         prog="python -m demo.run", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -139,6 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--param", action="append", default=[], metavar="NAME=VALUE", help="a pipeline parameter; repeat"
     )
     options = parser.parse_args(argv)
+    if options.train < 1 or options.held_out < 1:
+        parser.error("--train and --held-out: at least 1 picture each")
     # From any folder: stages are started with `python -m llava.executor`, which must be found.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
     overrides = dict(pair.partition("=")[::2] for pair in options.param)
@@ -150,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"demo: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr, flush=True)
+        print(f"\ndemo: {INTERRUPTED}", file=sys.stderr, flush=True)
         return 130
     print(table(summary), flush=True)
     print(
@@ -163,7 +175,11 @@ def chat_line(summary: dict[str, Any], out: Path) -> str:
     """The command that asks the trained model about a held-out picture."""
     picture = next(iter(sorted((out / "world/val2017").glob("*.jpg"))))
     question = json.loads((out / "world/annotations/questions_val.jsonl").read_text().splitlines()[0])["question"]
-    return f'llava chat --model {summary["paths"]["model"]} --image {picture} "{question}"'
+    program = Path(sys.executable).parent / "llava"
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    model = summary["paths"]["model"] if storage.is_remote(summary["paths"]["model"]) else out / "model"
+    return f'{program} chat --model {model} --image {picture} "{question}"'
 
 
 if __name__ == "__main__":

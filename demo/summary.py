@@ -10,6 +10,13 @@ from llava.local.run import RunRecord
 from llava.report import Bar, Report
 
 STAGES = ("expand", "pretrain", "finetune", "evaluate", "export")
+REPORTS = {
+    "evaluate": "Evaluation: pictures, questions and answers",
+    "finetune": "Stage 2, fine-tuning: curves",
+    "pretrain": "Stage 1, alignment: curves",
+    "expand": "Data expansion: rows and what they were made from",
+    "export": "Export: parity with torch, speed",
+}
 MODELS = {"": "fine-tuned", "stage1": "stage 1 only", "blank": "fine-tuned, image blanked"}
 
 
@@ -56,7 +63,12 @@ def table(summary: dict[str, Any]) -> str:
     for title, entry in summary["accuracy"].items():
         lines.append(f"{title:<28}{entry['value']:>9.1%}   {entry['low']:.1%} .. {entry['high']:.1%}")
     lines.append("by kind: " + ", ".join(f"{kind} {value:.0%}" for kind, value in summary["accuracy_by_kind"].items()))
-    lines.append("export:  " + ", ".join(f"{name} {value:.3g}" for name, value in summary["parity"].items()))
+    columns, rows = _onnx_table(summary["parity"])
+    lines += ["", "  ".join(f"{column:<{max(9, len(column))}}" for column in columns).rstrip()]
+    lines += [
+        "  ".join(f"{cell:<{max(9, len(column))}}" for cell, column in zip(row, columns, strict=True)).rstrip()
+        for row in rows
+    ]
     lines.append("")
     shown = {"model": "model", "onnx": "ONNX", "report": "report"}
     lines += [f"{title:<8}{summary['paths'][name]}" for name, title in shown.items() if name in summary["paths"]]
@@ -65,22 +77,50 @@ def table(summary: dict[str, Any]) -> str:
 
 def demo_report(summary: dict[str, Any], record: RunRecord) -> Report:
     """One self-contained page: the figures, then every stage's own report (curves, pictures, questions, answers)."""
+    accuracy = summary["accuracy"]
     report = Report("LLaVA demo", f"run {record.run}")
+    report.figures({title: f"{100 * entry['value']:.1f} %" for title, entry in accuracy.items()})
+    report.text(
+        f"Share of right answers to {summary['questions']:.0f} questions about pictures that no model has seen, with "
+        "95 % intervals. Beside the fine-tuned model stand the same model with the picture blanked, which is what the "
+        "questions alone give away, and the model after stage 1, whose projector is aligned and whose language model "
+        "has not been tuned."
+    )
     report.bar_chart(
         "Held-out accuracy",
-        [Bar(title, entry["value"], entry["low"], entry["high"]) for title, entry in summary["accuracy"].items()],
+        [Bar(title, entry["value"], entry["low"], entry["high"]) for title, entry in accuracy.items()],
         y="accuracy",
     )
-    rows = [[stage, entry["seconds"], "yes" if entry["cached"] else ""] for stage, entry in summary["stages"].items()]
-    report.table("Stages", ["stage", "seconds", "cached"], rows)
-    for stage in reversed(STAGES):
+    kinds = summary["accuracy_by_kind"].items()
+    report.bar_chart("Fine-tuned, by kind of question", [Bar(kind, value) for kind, value in kinds], y="accuracy")
+    rows = [
+        [stage, entry["seconds"], "the cache" if entry["cached"] else "this run"]
+        for stage, entry in summary["stages"].items()
+    ]
+    report.table("Stages", ["stage", "seconds", "came from"], rows)
+    report.table("Vision tower and projector as ONNX", *_onnx_table(summary["parity"]))
+    for stage, title in REPORTS.items():
         page = storage.read_text(record.outputs[f"{stage}_report"].uri)
         # Each report keeps its own styles: a frame of its own, nothing fetched.
-        frame = (
-            f'<iframe srcdoc="{html.escape(page)}" style="width:100%;height:42rem;border:0" title="{stage}"></iframe>'
-        )
-        report.raw(f"Report of {stage}", frame)
+        report.raw(title, f'<iframe class="frame" srcdoc="{html.escape(page)}" title="{title}"></iframe>')
     return report
+
+
+def _onnx_table(parity: dict[str, float]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: what each exported precision differs from torch by, and what it costs."""
+    columns = ["ONNX", "relative error", "cosine", "MB", f"ms a picture (torch {parity['milliseconds_torch']:.2f})"]
+    precisions = [name.removeprefix("cosine_") for name in parity if name.startswith("cosine_")]
+    rows = [
+        [
+            precision,
+            f"{parity[f'relative_error_{precision}']:.1e}",
+            f"{parity[f'cosine_{precision}']:.6f}",
+            f"{parity[f'megabytes_{precision}']:.2f}",
+            f"{parity[f'milliseconds_{precision}']:.2f}",
+        ]
+        for precision in sorted(precisions, key=lambda name: -parity[f"megabytes_{name}"])
+    ]
+    return columns, rows
 
 
 def _accuracy(scores: dict[str, float], name: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,18 @@ def benchmark_rows(seed: int, pictures: Sequence[Picture]) -> list[dict[str, str
     return rows
 
 
-def write_world(out: Path, *, train: int = 3000, held_out: int = 300, seed: int = 0) -> None:
-    """Write both splits below ``out``. Training pictures are numbered from 1, held-out ones after them."""
+def write_world(
+    out: Path,
+    *,
+    train: int = 3000,
+    held_out: int = 300,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda drawn: None,
+) -> None:
+    """Write both splits below ``out``. Training pictures are numbered from 1, held-out ones after them.
+
+    `progress` is told after each picture how many are drawn.
+    """
     held_out_part = held_out_scenes(seed, held_out)
     splits = {"train": training_scenes(seed, train, held_out_part), "val": held_out_part}
     annotations = out / "annotations"
@@ -174,6 +184,7 @@ def write_world(out: Path, *, train: int = 3000, held_out: int = 300, seed: int 
         for index, picture in enumerate(pictures):
             drawn = render(picture.scene, generator(seed, split, index, 2))
             (folder / picture.file_name).write_bytes(jpeg_bytes(drawn))
+            progress(picture.image_id)
         _write_json(annotations / f"captions_{split}2017.json", captions_document(seed, split, pictures))
         _write_json(annotations / f"instances_{split}2017.json", instances_document(split, pictures))
         if split == "val":

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError, UserError
+from llava.processes import die_with_parent, yield_idle_cores
 from llava.stages.numbers import finite, finite_metrics
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form
 
@@ -187,6 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", choices=sorted(STAGE_MODULES))
     parser.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow puts for {{$}}")
     arguments = parser.parse_args(argv)
+    yield_idle_cores()
+    if _no_launcher():
+        die_with_parent()
     # Progress is told by telemetry; a hub's bars only fill a pod's log.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

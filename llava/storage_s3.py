@@ -207,7 +207,7 @@ def _call(uri: str, call: Callable[[], T]) -> T:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = error.response.get("Error", {}).get("Code", "")
             if status == 404 or code in ("NoSuchKey", "NoSuchBucket", "404"):
-                raise Absent(f"{uri}: no such object") from error
+                raise Absent(f"{uri}: no such {'bucket' if code == 'NoSuchBucket' else 'object'}") from error
             if 400 <= status < 500 and status not in (408, 409, 429):
                 raise StorageError(f"{uri}: the store refused with {status} {code}: {error}") from error
             cause: Exception = error

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llava.processes import yield_idle_cores
 from tests.s3_server import moto_s3, rclone_s3  # noqa: F401  (fixtures)
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # set before any fork, or the tokenizers library warns
+yield_idle_cores()  # tests start processes beside one another
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs us in the background has us ignore it, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIDE = 48  # pixels; what demo.world draws
 CORPUS = (

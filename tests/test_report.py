@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import shutil
-import subprocess
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +17,7 @@ from PIL import Image
 from llava.report import Bar, Box, Card, Report
 from llava.report.charts import MOST_POINTS
 from llava.report.numbers import log_ticks, readable, ticks
+from tests.browser import needs_chromium, visit
 
 HOSTILE = (
     "</title></style><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">'\"{{7*7}}"
@@ -188,7 +187,7 @@ def test_numbers_are_readable() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@needs_chromium
 def test_a_real_browser_draws_it_runs_nothing_and_filters(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     red, blue = Image.new("RGB", (96, 96), (250, 0, 0)), Image.new("RGB", (96, 96), (0, 0, 250))
@@ -197,29 +196,32 @@ def test_a_real_browser_draws_it_runs_nothing_and_filters(tmp_path: Path) -> Non
     html = report.html()
     page.write_text(html)
 
-    def chromium(*arguments: str) -> str:
-        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-        command += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", "--hide-scrollbars"]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
-        return done.stdout
-
     def colours(path: Path) -> set[tuple[int, ...]]:
         found = Image.open(path).convert("RGB").resize((550, 2000), Image.Resampling.NEAREST).getcolors(10**7)
         assert found is not None
         return {colour for count, colour in found if count > 50}
 
-    dom = chromium("--dump-dom", page.as_uri())
-    [title] = re.findall("<title>(.*?)</title>", dom.partition("<body>")[0], re.DOTALL)
+    seen = visit(page, tmp_path)
+    [title] = re.findall("<title>(.*?)</title>", seen.dom.partition("<body>")[0], re.DOTALL)
     assert unescape(title) == HOSTILE  # a script that ran would have changed it
-    shot = tmp_path / "shot.png"
-    chromium("--window-size=1100,4000", f"--screenshot={shot}", page.as_uri())
-    assert {(250, 0, 0), (0, 0, 250), (47, 111, 219), (255, 255, 255)} <= colours(shot)  # pictures, first colour, page
+    assert seen.console == [] and seen.requests == []
+    # Pictures, first colour, page:
+    assert {(250, 0, 0), (0, 0, 250), (47, 111, 219), (255, 255, 255)} <= colours(seen.picture)
     start = html.rindex("</style>")  # of the last gallery: choose "red" there
     tail = html[start:].replace(" checked", "").replace('-0"><span>red', '-0" checked><span>red')
     page.write_text(html[:start] + tail)
-    chromium("--window-size=1100,4000", f"--screenshot={shot}", page.as_uri())
-    assert (250, 0, 0) in colours(shot) and (0, 0, 250) not in colours(shot)
-    chromium(
-        "--window-size=1100,4000", "--blink-settings=preferredColorScheme=0", f"--screenshot={shot}", page.as_uri()
-    )
-    assert (255, 255, 255) not in colours(shot) and (21, 24, 28) in colours(shot)
+    chosen = colours(visit(page, tmp_path).picture)
+    assert (250, 0, 0) in chosen and (0, 0, 250) not in chosen
+    dark = colours(visit(page, tmp_path, dark=True).picture)
+    assert (255, 255, 255) not in dark and (21, 24, 28) in dark
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_browser_tells_what_a_page_says_and_asks_for(tmp_path: Path) -> None:
+    """Without this, an empty console and no requests would prove nothing."""
+    page = tmp_path / "loud.html"
+    page.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("so loud")</script>')
+    seen = visit(page, tmp_path)
+    assert len(seen.console) == 1 and "so loud" in seen.console[0]
+    assert seen.requests == ["http://127.0.0.1:9/x.png"]

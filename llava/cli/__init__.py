@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from llava.errors import UserError
+from llava.processes import yield_idle_cores
 from llava.stages.stage import STAGE_MODULES, load_stage
 
 SUMMARIES = {
@@ -61,6 +62,7 @@ def make_app(wanted: str | None) -> typer.Typer:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exits 0, or 2 with a message for what the user can put right; other errors keep their traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    yield_idle_cores()
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
         make_app(wanted)(arguments)

@@ -17,6 +17,7 @@ from rich.markup import escape
 from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError
+from llava.report.numbers import readable
 from llava.stages.fields import choices, default_of, scalar_type
 from llava.stages.numbers import finite_metrics
 from llava.stages.stage import Stage, StageSettings, output_form
@@ -134,7 +135,7 @@ def run_stage(stage: Stage, values: dict[str, Any]) -> None:
             storage.write_json(places[name], metrics)
     typer.echo(f"{stage.name}: done in {seconds:.0f} s")
     for metric, value in sorted(metrics.items()):
-        typer.echo(f"  {metric:<28} {value:,.6g}")
+        typer.echo(f"  {metric:<28} {readable(value)}")
     for name, place in places.items():
         typer.echo(f"  {name:<28} {place}")
 

@@ -109,8 +109,9 @@ class Dispatcher:
     async def run(self, requests: Iterator[Request]) -> Outcome:
         """Ask for every request of the iterator without a final entry in the ledger."""
         missing = (request for request in requests if request.id not in self._ledger)
-        async with Journal(self._ledger, _REMOTE_LINGER_S if self._ledger.remote else 0.0) as journal:
-            workers = [asyncio.create_task(self._work(missing, journal)) for _ in range(self._limits.concurrency)]
+        linger, writers = _REMOTE_LINGER_S if self._ledger.remote else 0.0, self._limits.concurrency
+        async with Journal(self._ledger, linger, writers) as journal:
+            workers = [asyncio.create_task(self._work(missing, journal)) for _ in range(writers)]
             try:
                 await asyncio.gather(*workers)
             except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import TracebackType
 
 from llava.expansion.ledger import Entry, Ledger
@@ -14,13 +15,16 @@ class Journal:
     Args:
         ledger: no other writer may use it meanwhile.
         linger: seconds to wait for more replies before a flush; an object store gets fewer, larger objects by it.
+        writers: tasks that write; once so many replies wait, no more can come and lingering ends. 0: unknown.
     """
 
-    def __init__(self, ledger: Ledger, linger: float = 0.0) -> None:
+    def __init__(self, ledger: Ledger, linger: float = 0.0, writers: int = 0) -> None:
         self._ledger = ledger
         self._linger = linger
+        self._writers = writers
         self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
         self._more = asyncio.Event()
+        self._no_more = asyncio.Event()  # lingering would be for nothing
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -29,6 +33,8 @@ class Journal:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, done))
         self._more.set()
+        if len(self._waiting) == self._writers:
+            self._no_more.set()
         await done
 
     async def __aenter__(self) -> Journal:
@@ -40,6 +46,7 @@ class Journal:
     ) -> None:
         self._closing = True
         self._more.set()
+        self._no_more.set()
         if self._task is not None:
             await self._task
 
@@ -47,8 +54,10 @@ class Journal:
         while True:
             await self._more.wait()
             if self._linger and not self._closing:
-                await asyncio.sleep(self._linger)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._no_more.wait(), self._linger)
             self._more.clear()
+            self._no_more.clear()
             taken, self._waiting = self._waiting, []
             if taken:
                 try:

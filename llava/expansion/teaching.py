@@ -19,6 +19,7 @@ from llava.expansion.requests import Request
 from llava.expansion.teachers.base import Reply, Teacher
 
 OFFLINE = "offline"
+_OFFLINE_CONCURRENCY = 512  # it answers at once and for nothing: what counts is how many replies share a flush
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,14 @@ def ask_all(
 
     async def work() -> Outcome:
         teacher = settings.open(model)
+        concurrency = _OFFLINE_CONCURRENCY if settings.teacher == OFFLINE else settings.concurrency
         dispatcher = Dispatcher(
             teacher,
             ledger,
             unusable=unusable,
             budget=Budget(settings.price(model), settings.max_cost, ledger.cost),
             limiter=RateLimiter(settings.requests_per_minute, settings.tokens_per_minute),
-            limits=limits
-            or Limits(concurrency=settings.concurrency, retries=settings.retries, repairs=settings.repairs),
+            limits=limits or Limits(concurrency=concurrency, retries=settings.retries, repairs=settings.repairs),
             progress=progress,
         )
         try:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -25,11 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llava import storage
 from llava.errors import SettingsError, UserError
+from llava.local.attempts import Attempts
 from llava.local.handlers import LocalContext, docker_handler_of, process_handler_of
 from llava.local.symbol import docker_handler, process_handler
 
 RUN_RECORD = "run.json"
+INTERRUPTED = "interrupted; the same command goes on from here: what is done is cached, training has its checkpoints"
 CACHE_FOLDER = ".kfp_cache"
+UNFINISHED_FOLDER = "unfinished"
 
 
 class RunFailed(UserError):
@@ -72,7 +75,7 @@ class LocalOptions:
         docker: arguments of `docker run` as docker-py names them (`user`, `read_only`, `mounts`, ...).
         interpreters: image prefix -> interpreter, for images whose dependencies lie in another environment.
         environment: variables set for every stage.
-        cache: whether earlier results may be used again.
+        cache: whether earlier results may be used again, those of a task that was interrupted among them.
         salt: anything else the results depend on (the content of a data folder, say), mixed into the cache key.
     """
 
@@ -98,15 +101,16 @@ def run_package(package: Path, arguments: Mapping[str, Any], options: LocalOptio
     values = check_arguments(spec, arguments)
     root = options.root.resolve()
     _adapt(spec, code_fingerprint(options.salt) if options.runner == "subprocess" else "")
+    artifacts = options.artifacts or str(root)
+    cache = root / CACHE_FOLDER / hashlib.sha256(artifacts.encode()).hexdigest()[:12]
     context = LocalContext(
         root=root,
-        artifacts=options.artifacts or str(root),
+        artifacts=artifacts,
         interpreters=dict(options.interpreters),
         environment={"LLAVA_NO_LAUNCHER": "1", "PYTHONUNBUFFERED": "1", **options.environment},
         before=_before(spec),
+        attempts=Attempts(cache / UNFINISHED_FOLDER) if options.cache else None,
     )
-    root.mkdir(parents=True, exist_ok=True)
-    cache = root / CACHE_FOLDER / hashlib.sha256(context.artifacts.encode()).hexdigest()[:12]
     prune_cache(cache)
     start, started = time.monotonic(), datetime.datetime.now()
     with _kfp_local(context, options, cache):
@@ -122,7 +126,7 @@ def run_package(package: Path, arguments: Mapping[str, Any], options: LocalOptio
     pipeline = spec["pipelineInfo"]["name"]
     # kfp names the run's folder itself; when everything came from the cache, it made none.
     name = context.run or f"{pipeline}-{started:%Y-%m-%d-%H-%M-%S-%f}"
-    outputs = {key: _output(artifact, storage.join(context.artifacts, name)) for key, artifact in produced.items()}
+    outputs = {key: _output(artifact, context.placed) for key, artifact in produced.items()}
     record = RunRecord(
         pipeline=pipeline,
         run=name,
@@ -259,7 +263,5 @@ def _kfp_local(context: LocalContext, options: LocalOptions, cache: Path) -> Ite
         yield
 
 
-def _output(artifact: dsl.Artifact, run_root: str) -> RunOutput:
-    return RunOutput(
-        uri=artifact.uri, metadata=dict(artifact.metadata), cached=not artifact.uri.startswith(f"{run_root}/")
-    )
+def _output(artifact: dsl.Artifact, placed: Container[str]) -> RunOutput:
+    return RunOutput(uri=artifact.uri, metadata=dict(artifact.metadata), cached=artifact.uri not in placed)

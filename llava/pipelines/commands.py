@@ -89,7 +89,7 @@ def make_app(build: Build) -> typer.Typer:
         salt: Annotated[str, typer.Option(help="Anything else the results depend on; mixed into the cache key")] = "",
     ) -> None:
         """Compile a package and run it on this machine."""
-        from llava.local.run import LocalOptions, run_package
+        from llava.local.run import INTERRUPTED, LocalOptions, run_package
 
         if runner not in ("subprocess", "docker"):
             raise SettingsError(f"--runner: found {runner!r}; expected subprocess or docker")
@@ -106,7 +106,11 @@ def make_app(build: Build) -> typer.Typer:
             cache=cache,
             salt=salt,
         )
-        record = run_package(compiled, read_parameters(params, param), options)
+        try:
+            record = run_package(compiled, read_parameters(params, param), options)
+        except KeyboardInterrupt:  # typer would end without a word
+            typer.echo(f"\npipeline: {INTERRUPTED}", err=True)
+            raise typer.Exit(130) from None
         typer.echo(f"{record.pipeline}: done after {record.seconds:.0f} s")
         for name, output in sorted(record.outputs.items()):
             typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
@@ -122,7 +126,4 @@ def main(build: Build, argv: list[str] | None = None) -> int:
     except UserError as error:
         typer.echo(f"pipeline: {error}", err=True)
         return 2
-    except KeyboardInterrupt:
-        typer.echo("pipeline: interrupted", err=True)
-        return 130
     return 0

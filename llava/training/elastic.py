@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
-from llava.training.lifeline import die_with_parent
+from llava.processes import die_with_parent, starter_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     die_with_parent()
+    os.environ.update(starter_environment())  # for the ranks
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = run.parse_args(list(sys.argv[1:] if arguments is None else arguments))
     try:

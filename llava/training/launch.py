@@ -22,6 +22,7 @@ from types import FrameType
 from llava import storage
 from llava.config import validate
 from llava.errors import DataError, SettingsError, StorageError, UserError
+from llava.processes import starter_environment, yield_idle_cores
 from llava.training.job import Failure, Job, Result
 
 WORKER = "llava.training.worker"
@@ -89,10 +90,11 @@ def _command(job_path: str, processes: int) -> list[str]:
 
 
 def _environment(job: Job, processes: int) -> dict[str, str]:
-    environment = dict(os.environ)
+    environment = {**os.environ, **starter_environment()}
     # Imports of a worker must find this very package, however the stage itself was started.
     root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
+    yield_idle_cores(environment)
     environment["TOKENIZERS_PARALLELISM"] = "false"
     if job.threads_per_process:
         environment["OMP_NUM_THREADS"] = str(job.threads_per_process)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -47,6 +47,7 @@ class Loop:
     total_steps: int
     validate: Callable[[int, RunState], None] | None = None
     after_log: Callable[[list[StepRecord]], None] | None = None
+    _shown: dict[str, float | str | None] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
         """Train from `first_step` to `total_steps`.
@@ -70,6 +71,8 @@ class Loop:
             check = self.validate is not None and (last or done % self.recipe.validate_every_steps == 0)
             if last or save or check or done % self.recipe.log_every_steps == 0:
                 self._log(meter.flush())
+            else:  # slow steps are seen to go on, with the values of the last log
+                self.telemetry.progress("step", done, self.total_steps, **self._shown)
             self.state.seconds = before + time.monotonic() - started
             if check and self.validate is not None:
                 self.validate(done, self.state)
@@ -121,16 +124,14 @@ class Loop:
         wait = sum(record.data_wait_seconds or 0.0 for record in records)
         speed = tokens / seconds if seconds else 0.0
         t = self.telemetry
-        t.progress(
-            "step",
-            latest.step,
-            self.total_steps,
-            loss=latest.loss,
-            lr=latest.learning_rate,
-            tokens_s=round(speed),
-            wait=f"{100 * wait / seconds:.0f}%" if seconds else None,
-            padding=f"{100 * latest.padding:.0f}%",
-        )
+        self._shown = {
+            "loss": latest.loss,
+            "lr": latest.learning_rate,
+            "tokens_s": round(speed),
+            "wait": f"{100 * wait / seconds:.0f}%" if seconds else None,
+            "padding": f"{100 * latest.padding:.0f}%",
+        }
+        t.progress("step", latest.step, self.total_steps, **self._shown)
         t.gauge("train_loss", latest.loss)
         t.gauge("train_learning_rate", latest.learning_rate)
         t.gauge("train_tokens_per_second", speed)

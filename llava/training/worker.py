@@ -20,12 +20,12 @@ import torch.distributed as dist
 
 from llava import errors, storage
 from llava.errors import UserError
+from llava.processes import die_with_parent
 from llava.telemetry import Telemetry
 from llava.training import rehearsal, resume, saving, throughput, validation
 from llava.training.checkpoints import CheckpointWriter
 from llava.training.engine import Engine, device_of_this_rank
 from llava.training.job import Failure, Job, Result
-from llava.training.lifeline import die_with_parent
 from llava.training.loop import Loop
 from llava.training.modelling import build_model_for, build_processor_for
 from llava.training.rows import load_rows

@@ -13,6 +13,7 @@ from llava.errors import DataError, SettingsError
 from llava.expansion.batch_files import export_batches, import_batches
 from llava.expansion.dispatch import repaired
 from llava.expansion.job import Job, open_job
+from llava.expansion.journal import Journal
 from llava.expansion.ledger import Entry, Ledger
 from llava.expansion.plan import make_plan
 from llava.expansion.prices import FREE, Price, load_prices
@@ -68,6 +69,23 @@ def test_two_runs_cannot_share_a_ledger_at_once(tmp_path: Path) -> None:
         Ledger(str(tmp_path))
     first.close()
     Ledger(str(tmp_path)).close()
+
+
+def test_a_flush_lingers_only_while_more_replies_can_come(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    flushes: list[int] = []
+    append = ledger.append
+    ledger.append = lambda entries: (flushes.append(len(entries)), append(entries))[1]  # type: ignore[method-assign]
+
+    async def write() -> None:
+        async with Journal(ledger, linger=3600, writers=3) as journal:
+            await asyncio.gather(*(journal.write(entry(name)) for name in "abc"))
+            last = asyncio.create_task(journal.write(entry("d")))
+            await asyncio.sleep(0)
+        await last  # closing ends the lingering, too
+
+    asyncio.run(asyncio.wait_for(write(), 60))
+    assert flushes == [3, 1] and len(ledger) == 4
 
 
 class Clock:

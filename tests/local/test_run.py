@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,8 +116,32 @@ def test_a_failed_stage_stops_the_run_and_is_not_retried(
     said = capfd.readouterr().err
     assert "learn: rows.json: row 3: value: found 'x'; expected a number" in said
     assert "[2/3] learn" in said and "failed with exit status 2" in said
-    again = go(package, tmp_path)
-    assert ran(tmp_path) == again.ran == ["learn", "judge"], "what had succeeded comes from the cache"
+    with pytest.raises(RunFailed):
+        go(package, tmp_path, fail="user")
+    assert ran(tmp_path) == ["learn"], "what had succeeded comes from the cache"
+    said = capfd.readouterr().err
+    assert "learn: an earlier attempt did not end; going on from what it left" in said
+    left = re.search(r"learn: to start it afresh, delete what the earlier attempt left: (.*)", said)
+    assert left is not None and Path(left[1]).is_dir()
+    other = go(package, tmp_path)
+    assert ran(tmp_path) == other.ran == ["learn", "judge"], "with other settings it is another task"
+    assert not other.outputs["model"].uri.startswith(left[1])
+
+
+def test_a_task_that_failed_goes_on_in_its_first_places(package: Path, tmp_path: Path, s3_root: str) -> None:
+    """So that a training stage finds its checkpoints; its outputs count as this run's all the same."""
+    for number, artifacts in enumerate((None, s3_root)):
+        broken = tmp_path / f"broken-{number}"
+        broken.write_text(f'#!/bin/sh\ncase "$*" in *" learn "*) exit 7;; esac\nexec "{sys.executable}" "$@"\n')
+        broken.chmod(0o755)
+        folder = tmp_path / str(number)
+        with pytest.raises(RunFailed):
+            go(package, folder, options={"artifacts": artifacts, "interpreters": {"tiny": str(broken)}})
+        mended = go(package, folder, options={"artifacts": artifacts})
+        assert mended.ran == ["learn", "judge"]
+        assert f"/{mended.run}/" not in mended.outputs["model"].uri and not mended.outputs["model"].cached
+        assert f"/{mended.run}/" in mended.outputs["judge_metrics"].uri
+        assert go(package, folder, options={"artifacts": artifacts}).outputs["model"].uri == mended.outputs["model"].uri
 
 
 def test_the_stages_output_is_live_and_kfps_goes_to_a_file(

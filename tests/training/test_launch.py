@@ -121,7 +121,7 @@ def test_sigterm_is_passed_on(tmp_path: Path) -> None:
 
 PARENT = """
 import subprocess, sys, time
-child = "import sys, time; from llava.training.lifeline import die_with_parent; die_with_parent(); "
+child = "import sys, time; from llava.processes import die_with_parent; die_with_parent(); "
 child += "print('ready', flush=True); time.sleep(60)"
 process = subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
 print(process.pid, flush=True)
