@@ -18,7 +18,7 @@ import pipeline
 from llava.errors import SettingsError
 from llava.pipelines.graph import FLOW, SHARED, STAGES, package_names, parameter_name, plan_package
 from llava.pipelines.package import compile_package, read_lock
-from llava.pipelines.resources import NEEDS, ClusterOptions
+from llava.pipelines.resources import NEEDS, ClusterOptions, group_of
 from llava.stages.stage import load_stage
 
 LABELS = {"team": "vision"}
@@ -84,6 +84,12 @@ def test_what_a_stage_asks_of_the_cluster(stage: str, packages: dict[str, Path])
     labels = kubernetes["podMetadata"]["labels"]
     assert labels.items() >= {"team": "vision", "kueue.x-k8s.io/queue-name": "gpu-queue"}.items()
     assert labels["app.kubernetes.io/component"] == stage
+    for resource in ("cpu", "memory"):
+        asked = spec["root"]["inputDefinitions"]["parameters"][f"{group_of(stage)}_{resource}"]
+        assert asked["defaultValue"] == getattr(needs, resource)
+        for bound in ("Request", "Limit"):
+            channel = container["resources"][f"resource{resource.capitalize()}{bound}"]
+            assert channel.endswith(f"--{group_of(stage)}_{resource}']}}}}")
     if needs.accelerated:
         assert container["resources"]["accelerator"]["resourceType"].endswith("accelerator_type']}}")
         assert mounts["/dev/shm"]["medium"] == "Memory"
