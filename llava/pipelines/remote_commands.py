@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
 
 from llava import storage
 from llava.errors import SettingsError
+from llava.pipelines.cluster import Cluster, NotAsked
+from llava.pipelines.cluster_check import RunRequest, check_cluster
 from llava.pipelines.graph import plan_package
 from llava.pipelines.options import (
     Build,
@@ -38,6 +40,17 @@ ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment 
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run [default: package and time]")]
 AccountOption = Annotated[str | None, typer.Option("--service-account", help="Service account of the run's pods")]
 CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
+ClusterCheck = Literal["refuse", "warn", "off"]
+ClusterCheckOption = Annotated[
+    ClusterCheck,
+    typer.Option(
+        "--cluster-check",
+        help="When a Secret is missing or no node can hold a pod: refuse, or warn and go on; off: ask no cluster",
+    ),
+]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", help="kubeconfig context of that cluster", show_default="the current one")
+]
 
 
 def add_remote_commands(app: typer.Typer, build: Build) -> None:
@@ -61,12 +74,15 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        cluster_check: ClusterCheckOption = "refuse",
+        context: ContextOption = None,
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"))
         compiled, _ = compile_package(build, package, PACKAGES, options, images)
         arguments = checked(compiled, read_parameters(params, param))
         service = Service(host, namespace)
+        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
         run = service.submit(
             compiled,
             arguments,
@@ -122,6 +138,11 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         service_account: AccountOption = None,
         cache: CacheOption = True,
         images: LockOption = None,
+        queue: QueueOption = "",
+        priority: PriorityOption = "",
+        label: LabelOption = None,
+        cluster_check: ClusterCheckOption = "refuse",
+        context: ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
         from llava.pipelines.earlier import find_run, pick
@@ -142,9 +163,8 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         uris = pick(earlier, plan.imports)
 
         folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
-        compiled, _ = compile_package(
-            build, package, folder / "packages" if local else folder, ClusterOptions(), images
-        )
+        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
         arguments = {
             **known_only(compiled, {**earlier.arguments, **earlier_arguments}),
             **{plan.imports[source]: uri for source, uri in uris.items()},
@@ -155,9 +175,11 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         if service is None:
             run_here(compiled, arguments, place, work, cache)
             return
+        arguments = checked(compiled, arguments)
+        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
         started = service.submit(
             compiled,
-            checked(compiled, arguments),
+            arguments,
             experiment=experiment,
             name=name or f"llava-{package} of {run}",
             root=place,
@@ -179,6 +201,31 @@ def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | 
     typer.echo(f"{record.pipeline}: run {record.run} done after {record.seconds:.0f} s")
     for output_name, output in sorted(record.outputs.items()):
         typer.echo(f"  {output_name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+
+
+def ask_cluster(request: RunRequest, mode: ClusterCheck, context: str | None) -> None:
+    """Say what the cluster says against a run; where it cannot be asked, say that.
+
+    Raises:
+        SettingsError: naming every fault, when `mode` is `refuse`; or there is no such context.
+    """
+    if mode == "off":
+        return
+    try:
+        cluster = Cluster(context)
+        findings = check_cluster(cluster, request)
+    except NotAsked as error:
+        typer.echo(f"note: Secrets and nodes were not checked: {error}", err=True)
+        return
+    for note in findings.notes:
+        typer.echo(f"note: {note}", err=True)
+    if findings.faults and mode == "refuse":
+        raise SettingsError(
+            "\n".join([f"{cluster.where} cannot run this:", *findings.faults])
+            + "\n--cluster-check warn submits it all the same (nodes that an autoscaler has yet to make, say)"
+        )
+    for fault in findings.faults:
+        typer.echo(f"warning: {fault}", err=True)
 
 
 def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:

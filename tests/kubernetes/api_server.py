@@ -1,4 +1,4 @@
-"""A real HTTP server that behaves as the Kubernetes API server does for TrainJobs, pods and logs.
+"""A real HTTP server that behaves as the Kubernetes API server does for TrainJobs, pods, logs and objects to read.
 
 A test decides how a job goes on by `condition` and `logs`, or lets `tests.kubernetes.trainer` start real processes for
 its nodes.
@@ -28,6 +28,9 @@ class ApiServer:
 
     url: str = ""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)  # by path, for whatever is only read
+    forbidden: set[str] = field(default_factory=set)
+    tokens: set[str] = field(default_factory=set)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, list[str]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -55,6 +58,10 @@ class ApiServer:
         self.requests.append((method, path))
         if self.failures:
             return self.failures.pop(0), {"message": "as the test wants"}
+        if path in self.forbidden:
+            return 403, {"message": f"{path} is forbidden"}
+        if method == "GET" and path in self.objects:
+            return 200, self.objects[path]
         if (method, path) == ("POST", JOBS):
             name = body["metadata"]["name"]
             if name in self.jobs:
@@ -98,6 +105,7 @@ def api_server() -> Iterator[ApiServer]:
             if log := re.fullmatch(f"{PODS}/(.+)/log", path):
                 self._log(log[1])
                 return
+            state.tokens.add(self.headers.get("Authorization", ""))
             status, reply = state.answer(self.command, path, json.loads(raw) if raw else {})
             data = json.dumps(reply).encode()
             self.send_response(status)
