@@ -27,7 +27,7 @@ from llava.pipelines.options import (
     read_parameters,
 )
 from llava.pipelines.package import compile_package
-from llava.pipelines.remote_commands import PACKAGES, add_remote_commands
+from llava.pipelines.remote_commands import PACKAGES, add_remote_commands, say_outputs
 from llava.pipelines.resources import ClusterOptions
 
 
@@ -106,10 +106,7 @@ def make_app(build: Build) -> typer.Typer:
             cache=cache,
             salt=salt,
         )
-        record = run_package(compiled, read_parameters(params, param), options)
-        typer.echo(f"{record.pipeline}: done after {record.seconds:.0f} s")
-        for name, output in sorted(record.outputs.items()):
-            typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+        say_outputs(run_package(compiled, read_parameters(params, param), options))
 
     add_remote_commands(app, build)
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -30,6 +30,9 @@ from llava.pipelines.package import compile_package
 from llava.pipelines.preflight import require_sound
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
+
+if TYPE_CHECKING:
+    from llava.local.run import RunRecord
 
 PACKAGES = Path("build/pipelines")
 HostOption = Annotated[
@@ -195,12 +198,16 @@ def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | 
 
     remote = storage.is_remote(root)
     folder = work or (Path("runs/local") if remote else storage.local_path(root))
-    record = run_package(
-        compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache)
+    say_outputs(
+        run_package(compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache))
     )
+
+
+def say_outputs(record: RunRecord) -> None:
+    """What a local run made; its id is what `rerun` wants."""
     typer.echo(f"{record.pipeline}: run {record.run} done after {record.seconds:.0f} s")
-    for output_name, output in sorted(record.outputs.items()):
-        typer.echo(f"  {output_name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+    for name, output in sorted(record.outputs.items()):
+        typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
 
 
 def ask_cluster(request: RunRequest, mode: ClusterCheck, context: str | None) -> None:
