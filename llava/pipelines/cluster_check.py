@@ -74,7 +74,9 @@ class _Check:
         spec, platform = yaml.safe_load_all(request.package.read_text())
         declared = spec["root"]["inputDefinitions"]["parameters"]
         self.cluster, self.request = cluster, request
-        self.values = {name: known.get("defaultValue") for name, known in declared.items()} | dict(request.arguments)
+        defaults = {name: known.get("defaultValue") for name, known in declared.items()}
+        self.values = defaults | dict(request.arguments)
+        self.chosen = {name for name, value in request.arguments.items() if value != defaults.get(name)}
         self.stages = [task for task in spec["root"]["dag"]["tasks"] if not task.startswith("importer")]
         self.executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
         self.findings = Findings()
@@ -130,7 +132,7 @@ class _Check:
             why = "  (or give the pods' service account a workload identity)"
         elif parameter == "teacher_secret" and self._asks_default_teacher():
             why = "  (expand_teacher is openai)"
-        elif parameter in self.request.arguments:
+        elif parameter in self.chosen:
             why = ""
         else:
             return
@@ -162,7 +164,7 @@ class _Check:
             if self.named("configmaps", name, f"{parameter} {name}") is not None:
                 continue
             absent = f"{parameter}: there is no ConfigMap {name!r} in namespace {self.request.namespace}"
-            if parameter in self.request.arguments:
+            if parameter in self.chosen:
                 self.findings.faults.append(absent)
             else:
                 self.findings.notes.append(f"{absent}; the stages will talk to AWS's own endpoint")

@@ -17,12 +17,16 @@ from llava.pipelines.graph import plan_package
 from llava.pipelines.options import (
     Build,
     FileOption,
+    FromOption,
     LabelOption,
     LockOption,
+    OnlyOption,
     PackageOption,
     ParamOption,
+    PinnedOption,
     PriorityOption,
     QueueOption,
+    package_of,
     pairs,
     read_parameters,
 )
@@ -36,12 +40,17 @@ if TYPE_CHECKING:
 
 PACKAGES = Path("build/pipelines")
 HostOption = Annotated[
-    str | None, typer.Option("--host", help="URL of the Kubeflow Pipelines API [default: KF_PIPELINES_ENDPOINT]")
+    str | None,
+    typer.Option("--host", help="URL of the Kubeflow Pipelines API", show_default="KF_PIPELINES_ENDPOINT"),
 ]
-NamespaceOption = Annotated[str, typer.Option("--namespace", help="Profile namespace of a multi-user installation")]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", help="Namespace of the run's pods: in a multi-user installation your profile's")
+]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
-NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run [default: package and time]")]
-AccountOption = Annotated[str | None, typer.Option("--service-account", help="Service account of the run's pods")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run", show_default="package and time")]
+AccountOption = Annotated[
+    str | None, typer.Option("--service-account", help="Service account of the run's pods", show_default="Kubeflow's")
+]
 CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
 ClusterCheck = Literal["refuse", "warn", "off"]
 ClusterCheckOption = Annotated[
@@ -69,7 +78,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         experiment: ExperimentOption = "llava",
         name: NameOption = None,
         root: Annotated[
-            str | None, typer.Option(help="Pipeline root: s3:// or minio:// [default: the service's]")
+            str | None, typer.Option(help="Pipeline root: s3:// or minio://", show_default="the service's")
         ] = None,
         service_account: AccountOption = None,
         cache: CacheOption = True,
@@ -102,11 +111,9 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         package: PackageOption = "full",
         host: HostOption = None,
         namespace: NamespaceOption = "kubeflow",
-        version: Annotated[str | None, typer.Option(help="Name of the version [default: version+commit]")] = None,
+        version: Annotated[str | None, typer.Option(help="Name of the version", show_default="version+commit")] = None,
         images: LockOption = None,
-        require_pinned: Annotated[
-            bool, typer.Option("--require-pinned", help="Fail when an image is not pinned")
-        ] = False,
+        require_pinned: PinnedOption = False,
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
@@ -125,12 +132,13 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
     @app.command()
     def rerun(
         run: Annotated[str, typer.Option(help="Id of the earlier run (locally: the name of its folder)")],
-        from_stage: Annotated[str | None, typer.Option("--from", help="First stage to run again")] = None,
-        only_stage: Annotated[str | None, typer.Option("--only", help="The only stage to run again")] = None,
+        from_stage: FromOption = None,
+        only_stage: OnlyOption = None,
         param: ParamOption = None,
         params: FileOption = None,
         root: Annotated[
-            str | None, typer.Option(help="Pipeline root of the earlier run [default: what the service says]")
+            str | None,
+            typer.Option(help="Pipeline root of the earlier run", show_default="what the service says"),
         ] = None,
         local: Annotated[bool, typer.Option("--local", help="Run on this machine; ROOT is a local run's")] = False,
         work: Annotated[Path | None, typer.Option(help="With --local: folder for bookkeeping and cache")] = None,
@@ -150,9 +158,9 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
         from llava.pipelines.earlier import find_run, pick
 
-        if bool(from_stage) == bool(only_stage):
+        package = package_of(from_stage, only_stage)
+        if package is None:
             raise SettingsError("give one of --from and --only")
-        package = f"from-{from_stage}" if from_stage else f"only-{only_stage}"
         plan = plan_package(package)
         service = None if local else Service(host, namespace)
         earlier_arguments: dict[str, Any] = {}

@@ -112,7 +112,12 @@ def parameters(stages: tuple[str, ...]) -> list[Parameter]:
         found += [
             Parameter("accelerator_type", str, "nvidia.com/gpu", "Resource name of the accelerator"),
             Parameter("accelerator_node_selector", dict, {}, "Node labels that accelerated stages need, as JSON"),
-            Parameter("accelerator_tolerations", list, TOLERATE_GPU_TAINT, "Taints they tolerate, as a JSON list"),
+            Parameter(
+                "accelerator_tolerations",
+                list,
+                TOLERATE_GPU_TAINT,
+                "Taints that accelerated stages tolerate, as a JSON list",
+            ),
         ]
     if any(not NEEDS[stage].accelerated for stage in stages):
         found.append(

@@ -154,7 +154,8 @@ def test_under_workload_identity_no_storage_secret_is_needed(
     [
         ({"hub_secret": "my-hub"}, "hub_secret: there is no Secret 'my-hub'"),
         ({"storage_config": "my-store"}, "storage_config: there is no ConfigMap 'my-store'"),
-        ({}, ""),  # llava-hub and llava-teacher are absent, and nobody asked for them
+        ({}, ""),  # llava-hub is absent, and nobody asked for it
+        ({"hub_secret": "llava-hub"}, ""),  # nor here: it is the default
     ],
 )
 def test_what_was_asked_for_by_name_must_be_there(

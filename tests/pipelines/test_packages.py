@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
@@ -16,8 +17,11 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
 from llava.errors import SettingsError
+from llava.pipelines.commands import make_app
 from llava.pipelines.graph import FLOW, SHARED, STAGES, package_names, parameter_name, plan_package
+from llava.pipelines.options import read_parameters
 from llava.pipelines.package import compile_package, read_lock
+from llava.pipelines.remote_commands import checked
 from llava.pipelines.resources import NEEDS, ClusterOptions, group_of
 from llava.stages.stage import load_stage
 
@@ -161,10 +165,46 @@ def test_compile_from_the_command_line(tmp_path: Path) -> None:
     assert "not pinned by digest" in done.stderr
 
 
+def test_the_parameter_file_can_be_filled_in_and_given(tmp_path: Path) -> None:
+    done = call("parameters", "--package", "only-pretrain", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "run.yaml"
+    written.write_text(done.stdout)
+    package, _ = compile_package(pipeline.build, "only-pretrain", tmp_path, ClusterOptions())
+    declared = documents(package)[0]["root"]["inputDefinitions"]["parameters"]
+    assert set(yaml.safe_load(done.stdout)) == set(declared)
+    for known in declared.values():
+        assert known["description"].split()[0] in done.stdout
+    given = read_parameters(str(written), None)
+    assert given == {name: known["defaultValue"] for name, known in declared.items() if "defaultValue" in known}
+    assert (
+        '"text"' not in done.stdout and 'processes: "auto"' in done.stdout and "threads_per_process: 0\n" in done.stdout
+    )
+    with pytest.raises(SettingsError, match="pretrain_data_uri: missing") as caught:
+        checked(package, given)
+    assert str(caught.value).count("missing") == 1
+    written.write_text(done.stdout.replace("pretrain_data_uri:", "pretrain_data_uri: s3://b/rows.json"))
+    assert checked(package, read_parameters(str(written), ["recipe=llava-v1.5-7b"]))["recipe"] == "llava-v1.5-7b"
+
+
+@pytest.mark.parametrize("command", ["compile", "run", "parameters", "submit", "upload", "rerun"])
+def test_help_says_what_every_option_is_and_its_default(command: str) -> None:
+    (found,) = [c for name, c in typer.main.get_command(make_app(pipeline.build)).commands.items() if name == command]
+    assert found.help
+    for option in found.params:
+        assert option.help, option.name
+        # Rich takes a bracket in a help text for markup, and it is gone.
+        assert "[" not in option.help, option.name
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compile", "--only", "train"], "found 'only-train'"),
+        (["compile", "--only", "train"], "--only: found 'train'; expected one of expand, pretrain, finetune,"),
+        (["compile", "--from", "expand"], "--from: found 'expand'; expected one of pretrain, finetune, evaluate; from"),
+        (["rerun", "--run", "r", "--from", "export"], "--from: found 'export'; expected one of pretrain, finetune, ev"),
+        (["rerun", "--run", "r"], "give one of --from and --only"),
+        (["upload", "--package", "none"], "package: found 'none'; expected one of full, from-pretrain"),
         (["compile", "--only", "expand", "--from", "pretrain"], "exclude each other"),
         (["compile", "--only", "expand", "--require-pinned"], "not pinned by digest: llava-light:dev"),
         (["compile", "--only", "expand", "--images", "none.json"], "none.json: not a lock file"),
