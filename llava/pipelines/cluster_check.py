@@ -65,6 +65,7 @@ def check_cluster(cluster: Reader, request: RunRequest) -> Findings:
     check.account_and_queue()
     check.secrets()
     check.config_maps()
+    check.claims()
     check.nodes()
     return check.findings
 
@@ -168,6 +169,16 @@ class _Check:
                 self.findings.faults.append(absent)
             else:
                 self.findings.notes.append(f"{absent}; the stages will talk to AWS's own endpoint")
+
+    def claims(self) -> None:
+        """Volumes that stages mount; a pod without its volume waits for ever."""
+        mounts = [mount for executor in self.executors for mount in executor.get("pvcMount", [])]
+        for name in sorted({mount["constant"] for mount in mounts}):
+            if self.named("persistentvolumeclaims", name, f"PersistentVolumeClaim {name}") is None:
+                self.findings.faults.append(
+                    f"--hub-cache: there is no PersistentVolumeClaim {name!r} in namespace {self.request.namespace}; "
+                    "manifests/components/cache-volume makes llava-hub-cache"
+                )
 
     def nodes(self) -> None:
         """Whether the cluster has nodes that can hold the pods."""

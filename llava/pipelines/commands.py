@@ -18,6 +18,7 @@ from llava.pipelines.options import (
     Build,
     FileOption,
     FromOption,
+    HubCacheOption,
     LabelOption,
     LockOption,
     OnlyOption,
@@ -58,11 +59,12 @@ def make_app(build: Build) -> typer.Typer:
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
     ) -> None:
         """Compile and lint the packages, for the Kubeflow UI: all of them, or one."""
         one = package_of(from_stage, only_stage)
         names = [one] if one else package_names()
-        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         loose: set[str] = set()
         for name in names:
             path, found = compile_package(build, name, out, options, images)

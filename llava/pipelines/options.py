@@ -48,6 +48,15 @@ LabelOption = Annotated[
 QueueOption = Annotated[str, typer.Option("--queue", help="Kueue LocalQueue the pods wait in; without it, none")]
 PriorityOption = Annotated[str, typer.Option("--priority", help="Kueue priority class, with --queue")]
 
+HubCacheOption = Annotated[
+    str,
+    typer.Option(
+        "--hub-cache",
+        metavar="CLAIM",
+        help="PersistentVolumeClaim (ReadWriteMany) that keeps base models from the hub between pods: llava-hub-cache",
+    ),
+]
+
 
 def package_of(from_stage: str | None, only_stage: str | None) -> str | None:
     """The package that `--from` or `--only` means; None when neither is given.

@@ -18,6 +18,7 @@ from llava.pipelines.options import (
     Build,
     FileOption,
     FromOption,
+    HubCacheOption,
     LabelOption,
     LockOption,
     OnlyOption,
@@ -86,11 +87,12 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
         cluster_check: ClusterCheckOption = "refuse",
         context: ContextOption = None,
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
-        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, _ = compile_package(build, package, PACKAGES, options, images)
         arguments = checked(compiled, read_parameters(params, param))
         service = Service(host, namespace)
@@ -117,9 +119,10 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
     ) -> None:
         """Compile a package and upload it as a new version of its pipeline."""
-        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, loose = compile_package(build, package, PACKAGES, options, images)
         if loose and require_pinned:
             raise SettingsError(
@@ -152,6 +155,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
         cluster_check: ClusterCheckOption = "refuse",
         context: ContextOption = None,
     ) -> None:
@@ -174,7 +178,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         uris = pick(earlier, plan.imports)
 
         folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
-        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
         arguments = {
             **known_only(compiled, {**earlier.arguments, **earlier_arguments}),

@@ -16,6 +16,7 @@ from kfp.dsl import PipelineTask
 
 METRICS_PORT = "9464"
 SCRATCH = "/scratch"
+HUB_CACHE = "/hub-cache"
 HOUR = 3600
 
 # Nodes with an accelerator carry this label when NVIDIA's GPU operator or feature discovery runs.
@@ -86,11 +87,13 @@ class ClusterOptions:
         queue: Kueue LocalQueue; empty: no queueing.
         priority: Kueue priority class; empty: the queue's default.
         labels: further pod labels, for cost reports.
+        hub_cache: PersistentVolumeClaim that keeps base models from the hub between pods; empty: each pod fetches them.
     """
 
     queue: str = ""
     priority: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    hub_cache: str = ""
 
 
 def parameters(stages: tuple[str, ...]) -> list[Parameter]:
@@ -176,7 +179,11 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
         )
     # The root file system may be read-only; caches and temporary files go here.
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=needs.scratch)
-    task.set_env_variable("TMPDIR", SCRATCH).set_env_variable("HF_HOME", f"{SCRATCH}/hub")
+    hub = f"{SCRATCH}/hub"
+    if options.hub_cache and needs.accelerated:  # the others read nothing from the hub
+        kubernetes.mount_pvc(task, pvc_name=options.hub_cache, mount_path=HUB_CACHE)
+        hub = HUB_CACHE
+    task.set_env_variable("TMPDIR", SCRATCH).set_env_variable("HF_HOME", hub)
     task.set_env_variable("LLAVA_METRICS_PORT", METRICS_PORT).set_env_variable("LLAVA_IMAGE", image)
 
     _secret(task, values["storage_secret"], STORAGE_KEYS)

@@ -223,6 +223,13 @@ def test_account_and_queue(cluster: ApiServer, kubeflow: KfpServer, submit: Subm
     assert submit("--queue", "gpu") == "" and kubeflow.runs
 
 
+def test_a_volume_that_is_mounted_must_be_there(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
+    said = submit("--hub-cache", "llava-hub-cache")
+    assert f"--hub-cache: there is no PersistentVolumeClaim 'llava-hub-cache' in namespace {NAMESPACE}" in said
+    cluster.objects[f"{IN_NAMESPACE}/persistentvolumeclaims/llava-hub-cache"] = {"spec": {}}
+    assert submit("--hub-cache", "llava-hub-cache") == "" and kubeflow.runs
+
+
 def test_what_may_not_be_read_is_said_and_no_fault(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
     cluster.forbidden = {STORAGE, "/api/v1/nodes"}
     said = submit(train_accelerators="32")

@@ -107,6 +107,17 @@ def test_what_a_stage_asks_of_the_cluster(stage: str, packages: dict[str, Path])
     assert ("teacher_secret" in secrets) == (stage == "expand")
 
 
+def test_a_claim_keeps_base_models_for_the_stages_that_read_them(tmp_path: Path) -> None:
+    path, _ = compile_package(pipeline.build, "full", tmp_path, ClusterOptions(hub_cache="llava-hub-cache"))
+    spec, executors = documents(path)
+    for stage in STAGES:
+        mounts = [mount["mountPath"] for mount in executors[f"exec-{stage}"].get("pvcMount", [])]
+        assert mounts == (["/hub-cache"] if NEEDS[stage].accelerated else [])
+        environment = spec["deploymentSpec"]["executors"][f"exec-{stage}"]["container"]["env"]
+        hub = "/hub-cache" if NEEDS[stage].accelerated else "/scratch/hub"
+        assert {"name": "HF_HOME", "value": hub} in environment
+
+
 def test_overrides_of_one_stage_are_no_input_of_another(packages: dict[str, Path]) -> None:
     spec, _ = documents(packages["full"])
     tasks = spec["root"]["dag"]["tasks"]
