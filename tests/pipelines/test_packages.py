@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,16 @@ def test_the_parameter_file_can_be_filled_in_and_given(tmp_path: Path) -> None:
     assert str(caught.value).count("missing") == 1
     written.write_text(done.stdout.replace("pretrain_data_uri:", "pretrain_data_uri: s3://b/rows.json"))
     assert checked(package, read_parameters(str(written), ["recipe=llava-v1.5-7b"]))["recipe"] == "llava-v1.5-7b"
+
+
+def test_operations_say_what_to_put_into_every_field(packages: dict[str, Path]) -> None:
+    text = (Path(pipeline.__file__).parent / "docs/operations.md").read_text()
+    told = set(re.findall(r"`(\w+)`", text))
+    fields = documents(packages["full"])[0]["root"]["inputDefinitions"]["parameters"].keys()
+    assert fields - told == set()
+    stages = {"expand", "evaluate", "export", "pretrain", "finetune"}
+    named = {word for word in told if word.split("_")[0] in stages and "_" in word}
+    assert named - fields == set(), "a field that is gone"
 
 
 @pytest.mark.parametrize("command", ["compile", "run", "parameters", "submit", "upload", "rerun"])
