@@ -1,7 +1,8 @@
 """The TrainJob a stage asks for: its own image, environment and place, on several nodes.
 
 Kubeflow Trainer v2, `trainer.kubeflow.org/v1alpha1`. What a node's pod has in common with the stage's own pod (secrets
-by reference, service account, tolerations, node selector) is copied from that pod, so it is decided in one place.
+by reference, service account, tolerations, node selector, volume claims) is copied from that pod, so it is decided in
+one place.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
     environment = [
         e for e in own.get("env", []) if e["name"] not in given and not e["name"].startswith(("ARGO_", "KFP_"))
     ]
-    environment += [{"name": "TMPDIR", "value": "/scratch"}, {"name": "HF_HOME", "value": "/scratch/hub"}]
+    claims = [volume for volume in spec_of_pod.get("volumes", []) if "persistentVolumeClaim" in volume]
+    mounts = [m for m in own.get("volumeMounts", []) if m["name"] in {volume["name"] for volume in claims}]
+    environment += [{"name": "TMPDIR", "value": "/scratch"}, {"name": "HF_HOME", "value": _hub(own, mounts)}]
     environment += [{"name": name, "value": value} for name, value in request.environment.items()]
     pod_patch: dict[str, Any] = {
         "containers": [
@@ -100,12 +103,14 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
                 "volumeMounts": [
                     {"name": "shm", "mountPath": "/dev/shm"},
                     {"name": "scratch", "mountPath": "/scratch"},
+                    *mounts,
                 ],
             }
         ],
         "volumes": [
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shm}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}},
+            *claims,
         ],
         "nodeSelector": {**spec_of_pod.get("nodeSelector", {}), **settings.node_selector},
         "tolerations": [t for t in spec_of_pod.get("tolerations", []) if "node.kubernetes.io" not in t.get("key", "")],
@@ -155,6 +160,13 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
         },
         "spec": spec,
     }
+
+
+def _hub(own: Mapping[str, Any], mounts: Sequence[Mapping[str, Any]]) -> str:
+    """Where a node keeps what it fetches from the hub: on the stage's volume for that, or in its own scratch space."""
+    hub = next((str(item.get("value", "")) for item in own.get("env", []) if item["name"] == "HF_HOME"), "")
+    shared = any(hub == m["mountPath"] or hub.startswith(m["mountPath"] + "/") for m in mounts)
+    return hub if shared else "/scratch/hub"
 
 
 def _main_container(pod: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ The factory that makes pipelines (`pipeline.build`) is handed in, because it sta
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,51 +13,58 @@ import typer
 
 from llava import storage
 from llava.errors import SettingsError, UserError
-from llava.pipelines.graph import package_names
+from llava.pipelines.graph import STAGES, package_names
 from llava.pipelines.options import (
     Build,
     FileOption,
+    FromOption,
+    HubCacheOption,
     LabelOption,
     LockOption,
+    OnlyOption,
     PackageOption,
     ParamOption,
+    PinnedOption,
     PriorityOption,
     QueueOption,
     json_object,
+    package_of,
     pairs,
+    parameter_file,
     read_parameters,
 )
 from llava.pipelines.package import compile_package
-from llava.pipelines.remote_commands import PACKAGES, add_remote_commands
+from llava.pipelines.remote_commands import PACKAGES, add_remote_commands, say_outputs
 from llava.pipelines.resources import ClusterOptions
+
+HELP = (
+    f"LLaVA's pipelines: {', '.join(STAGES)}.\n\n"
+    "The package full runs all stages; from-STAGE and only-STAGE start from artifacts of an earlier run. Every command "
+    "compiles what it needs. On this machine: run. On Kubeflow: submit; or upload, then Create run in its UI. "
+    "Some stages again: rerun."
+)
 
 
 def make_app(build: Build) -> typer.Typer:
     """The commands over a factory of pipelines."""
-    app = typer.Typer(
-        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="LLaVA's pipelines."
-    )
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 
     @app.command("compile")
     def compile_command(
-        from_stage: Annotated[
-            str | None, typer.Option("--from", help="Only the package that starts at this stage")
-        ] = None,
-        only_stage: Annotated[str | None, typer.Option("--only", help="Only the package of this one stage")] = None,
+        from_stage: FromOption = None,
+        only_stage: OnlyOption = None,
         out: Annotated[Path, typer.Option(help="Folder to write to")] = PACKAGES,
         images: LockOption = None,
-        require_pinned: Annotated[
-            bool, typer.Option("--require-pinned", help="Fail when an image is not pinned by digest")
-        ] = False,
+        require_pinned: PinnedOption = False,
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
     ) -> None:
-        """Compile and lint the packages: all of them, or one."""
-        if from_stage and only_stage:
-            raise SettingsError("--from and --only exclude each other")
-        names = [f"from-{from_stage}"] if from_stage else [f"only-{only_stage}"] if only_stage else package_names()
-        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        """Compile and lint the packages, for the Kubeflow UI: all of them, or one."""
+        one = package_of(from_stage, only_stage)
+        names = [one] if one else package_names()
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         loose: set[str] = set()
         for name in names:
             path, found = compile_package(build, name, out, options, images)
@@ -75,7 +83,7 @@ def make_app(build: Build) -> typer.Typer:
         package: PackageOption = "full",
         root: Annotated[str, typer.Option(help="Folder, or s3:// URI, for artifacts")] = "runs/local",
         work: Annotated[
-            Path | None, typer.Option(help="Folder for bookkeeping and cache [default: ROOT, or runs/local]")
+            Path | None, typer.Option(help="Folder for bookkeeping and cache", show_default="ROOT, or runs/local")
         ] = None,
         runner: Annotated[
             str, typer.Option(help="subprocess: stages as processes here; docker: in their images")
@@ -111,9 +119,14 @@ def make_app(build: Build) -> typer.Typer:
         except KeyboardInterrupt:  # typer would end without a word
             typer.echo(f"\npipeline: {INTERRUPTED}", err=True)
             raise typer.Exit(130) from None
-        typer.echo(f"{record.pipeline}: done after {record.seconds:.0f} s")
-        for name, output in sorted(record.outputs.items()):
-            typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+        say_outputs(record)
+
+    @app.command()
+    def parameters(package: PackageOption = "full") -> None:
+        """Every pipeline parameter with default and description: a file to fill in for --params."""
+        with tempfile.TemporaryDirectory(prefix="llava-package-") as folder:
+            compiled, _ = compile_package(build, package, Path(folder), ClusterOptions())
+            typer.echo(parameter_file(compiled))
 
     add_remote_commands(app, build)
     return app

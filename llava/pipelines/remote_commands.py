@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
 
 from llava import storage
 from llava.errors import SettingsError
+from llava.pipelines.cluster import Cluster, NotAsked
+from llava.pipelines.cluster_check import RunRequest, check_cluster
 from llava.pipelines.graph import plan_package
 from llava.pipelines.options import (
     Build,
     FileOption,
+    FromOption,
+    HubCacheOption,
     LabelOption,
     LockOption,
+    OnlyOption,
     PackageOption,
     ParamOption,
+    PinnedOption,
     PriorityOption,
     QueueOption,
+    package_of,
     pairs,
     read_parameters,
 )
@@ -29,15 +36,34 @@ from llava.pipelines.preflight import require_sound
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
 
+if TYPE_CHECKING:
+    from llava.local.run import RunRecord
+
 PACKAGES = Path("build/pipelines")
 HostOption = Annotated[
-    str | None, typer.Option("--host", help="URL of the Kubeflow Pipelines API [default: KF_PIPELINES_ENDPOINT]")
+    str | None,
+    typer.Option("--host", help="URL of the Kubeflow Pipelines API", show_default="KF_PIPELINES_ENDPOINT"),
 ]
-NamespaceOption = Annotated[str, typer.Option("--namespace", help="Profile namespace of a multi-user installation")]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", help="Namespace of the run's pods: in a multi-user installation your profile's")
+]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
-NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run [default: package and time]")]
-AccountOption = Annotated[str | None, typer.Option("--service-account", help="Service account of the run's pods")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run", show_default="package and time")]
+AccountOption = Annotated[
+    str | None, typer.Option("--service-account", help="Service account of the run's pods", show_default="Kubeflow's")
+]
 CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
+ClusterCheck = Literal["refuse", "warn", "off"]
+ClusterCheckOption = Annotated[
+    ClusterCheck,
+    typer.Option(
+        "--cluster-check",
+        help="When a Secret is missing or no node can hold a pod: refuse, or warn and go on; off: ask no cluster",
+    ),
+]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", help="kubeconfig context of that cluster", show_default="the current one")
+]
 
 
 def add_remote_commands(app: typer.Typer, build: Build) -> None:
@@ -53,7 +79,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         experiment: ExperimentOption = "llava",
         name: NameOption = None,
         root: Annotated[
-            str | None, typer.Option(help="Pipeline root: s3:// or minio:// [default: the service's]")
+            str | None, typer.Option(help="Pipeline root: s3:// or minio://", show_default="the service's")
         ] = None,
         service_account: AccountOption = None,
         cache: CacheOption = True,
@@ -61,12 +87,16 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
+        cluster_check: ClusterCheckOption = "refuse",
+        context: ContextOption = None,
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
-        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, _ = compile_package(build, package, PACKAGES, options, images)
         arguments = checked(compiled, read_parameters(params, param))
         service = Service(host, namespace)
+        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
         run = service.submit(
             compiled,
             arguments,
@@ -83,17 +113,16 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         package: PackageOption = "full",
         host: HostOption = None,
         namespace: NamespaceOption = "kubeflow",
-        version: Annotated[str | None, typer.Option(help="Name of the version [default: version+commit]")] = None,
+        version: Annotated[str | None, typer.Option(help="Name of the version", show_default="version+commit")] = None,
         images: LockOption = None,
-        require_pinned: Annotated[
-            bool, typer.Option("--require-pinned", help="Fail when an image is not pinned")
-        ] = False,
+        require_pinned: PinnedOption = False,
         queue: QueueOption = "",
         priority: PriorityOption = "",
         label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
     ) -> None:
         """Compile a package and upload it as a new version of its pipeline."""
-        options = ClusterOptions(queue, priority, pairs(label, "--label"))
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, loose = compile_package(build, package, PACKAGES, options, images)
         if loose and require_pinned:
             raise SettingsError(
@@ -106,12 +135,13 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
     @app.command()
     def rerun(
         run: Annotated[str, typer.Option(help="Id of the earlier run (locally: the name of its folder)")],
-        from_stage: Annotated[str | None, typer.Option("--from", help="First stage to run again")] = None,
-        only_stage: Annotated[str | None, typer.Option("--only", help="The only stage to run again")] = None,
+        from_stage: FromOption = None,
+        only_stage: OnlyOption = None,
         param: ParamOption = None,
         params: FileOption = None,
         root: Annotated[
-            str | None, typer.Option(help="Pipeline root of the earlier run [default: what the service says]")
+            str | None,
+            typer.Option(help="Pipeline root of the earlier run", show_default="what the service says"),
         ] = None,
         local: Annotated[bool, typer.Option("--local", help="Run on this machine; ROOT is a local run's")] = False,
         work: Annotated[Path | None, typer.Option(help="With --local: folder for bookkeeping and cache")] = None,
@@ -122,13 +152,19 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         service_account: AccountOption = None,
         cache: CacheOption = True,
         images: LockOption = None,
+        queue: QueueOption = "",
+        priority: PriorityOption = "",
+        label: LabelOption = None,
+        hub_cache: HubCacheOption = "",
+        cluster_check: ClusterCheckOption = "refuse",
+        context: ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
         from llava.pipelines.earlier import find_run, pick
 
-        if bool(from_stage) == bool(only_stage):
+        package = package_of(from_stage, only_stage)
+        if package is None:
             raise SettingsError("give one of --from and --only")
-        package = f"from-{from_stage}" if from_stage else f"only-{only_stage}"
         plan = plan_package(package)
         service = None if local else Service(host, namespace)
         earlier_arguments: dict[str, Any] = {}
@@ -142,9 +178,8 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         uris = pick(earlier, plan.imports)
 
         folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
-        compiled, _ = compile_package(
-            build, package, folder / "packages" if local else folder, ClusterOptions(), images
-        )
+        options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
+        compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
         arguments = {
             **known_only(compiled, {**earlier.arguments, **earlier_arguments}),
             **{plan.imports[source]: uri for source, uri in uris.items()},
@@ -155,9 +190,11 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         if service is None:
             run_here(compiled, arguments, place, work, cache)
             return
+        arguments = checked(compiled, arguments)
+        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
         started = service.submit(
             compiled,
-            checked(compiled, arguments),
+            arguments,
             experiment=experiment,
             name=name or f"llava-{package} of {run}",
             root=place,
@@ -173,12 +210,41 @@ def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | 
 
     remote = storage.is_remote(root)
     folder = work or (Path("runs/local") if remote else storage.local_path(root))
-    record = run_package(
-        compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache)
+    say_outputs(
+        run_package(compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache))
     )
+
+
+def say_outputs(record: RunRecord) -> None:
+    """What a local run made; its id is what `rerun` wants."""
     typer.echo(f"{record.pipeline}: run {record.run} done after {record.seconds:.0f} s")
-    for output_name, output in sorted(record.outputs.items()):
-        typer.echo(f"  {output_name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+    for name, output in sorted(record.outputs.items()):
+        typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+
+
+def ask_cluster(request: RunRequest, mode: ClusterCheck, context: str | None) -> None:
+    """Say what the cluster says against a run; where it cannot be asked, say that.
+
+    Raises:
+        SettingsError: naming every fault, when `mode` is `refuse`; or there is no such context.
+    """
+    if mode == "off":
+        return
+    try:
+        cluster = Cluster(context)
+        findings = check_cluster(cluster, request)
+    except NotAsked as error:
+        typer.echo(f"note: Secrets and nodes were not checked: {error}", err=True)
+        return
+    for note in findings.notes:
+        typer.echo(f"note: {note}", err=True)
+    if findings.faults and mode == "refuse":
+        raise SettingsError(
+            "\n".join([f"{cluster.where} cannot run this:", *findings.faults])
+            + "\n--cluster-check warn submits it all the same (nodes that an autoscaler has yet to make, say)"
+        )
+    for fault in findings.faults:
+        typer.echo(f"warning: {fault}", err=True)
 
 
 def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:

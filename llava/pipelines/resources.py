@@ -16,6 +16,7 @@ from kfp.dsl import PipelineTask
 
 METRICS_PORT = "9464"
 SCRATCH = "/scratch"
+HUB_CACHE = "/hub-cache"
 HOUR = 3600
 
 # Nodes with an accelerator carry this label when NVIDIA's GPU operator or feature discovery runs.
@@ -47,7 +48,7 @@ class Needs:
 
     Attributes:
         accelerated: it runs on accelerators when there are any.
-        cpu, memory: requests, when they are no parameters (stages without accelerator).
+        cpu, memory: what its parameters ask for by default; pretrain and finetune share theirs.
         scratch: size limit of its scratch volume.
         shm: size limit of `/dev/shm`, for processes that share tensors.
         retries: how often a failed pod is started again; training resumes from its checkpoints.
@@ -55,8 +56,8 @@ class Needs:
     """
 
     accelerated: bool
-    cpu: str = ""
-    memory: str = ""
+    cpu: str
+    memory: str
     scratch: str = "20Gi"
     shm: str = ""
     retries: int = 2
@@ -66,11 +67,16 @@ class Needs:
 NEEDS = {
     # A teacher's answers outlive the pod in the ledger, so a retry asks for no answer twice.
     "expand": Needs(accelerated=False, cpu="2", memory="8Gi", retries=5, deadline_h=72),
-    "pretrain": Needs(accelerated=True, scratch="200Gi", shm="64Gi", retries=5, deadline_h=72),
-    "finetune": Needs(accelerated=True, scratch="200Gi", shm="64Gi", retries=5, deadline_h=168),
-    "evaluate": Needs(accelerated=True, scratch="100Gi", shm="16Gi", retries=2, deadline_h=24),
+    "pretrain": Needs(accelerated=True, cpu="8", memory="64Gi", scratch="200Gi", shm="64Gi", retries=5, deadline_h=72),
+    "finetune": Needs(accelerated=True, cpu="8", memory="64Gi", scratch="200Gi", shm="64Gi", retries=5, deadline_h=168),
+    "evaluate": Needs(accelerated=True, cpu="4", memory="32Gi", scratch="100Gi", shm="16Gi", retries=2, deadline_h=24),
     "export": Needs(accelerated=False, cpu="4", memory="32Gi", scratch="100Gi", retries=2, deadline_h=12),
 }
+
+
+def group_of(stage: str) -> str:
+    """What a stage's resource parameters start with: the training stages share theirs."""
+    return "train" if stage in ("pretrain", "finetune") else stage
 
 
 @dataclass(frozen=True)
@@ -81,31 +87,40 @@ class ClusterOptions:
         queue: Kueue LocalQueue; empty: no queueing.
         priority: Kueue priority class; empty: the queue's default.
         labels: further pod labels, for cost reports.
+        hub_cache: PersistentVolumeClaim that keeps base models from the hub between pods; empty: each pod fetches them.
     """
 
     queue: str = ""
     priority: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    hub_cache: str = ""
 
 
 def parameters(stages: tuple[str, ...]) -> list[Parameter]:
     """The infrastructure parameters of a package with these stages."""
     found: list[Parameter] = []
-    training = [stage for stage in stages if stage in ("pretrain", "finetune")]
-    for group, members in (("train", training), ("evaluate", [s for s in stages if s == "evaluate"])):
-        if members:
-            what = " and ".join(members)
-            cpu, memory = ("8", "64Gi") if group == "train" else ("4", "32Gi")
-            found += [
-                Parameter(f"{group}_accelerators", str, "1", f'Accelerators per pod of {what}, as text; "0" for CPU'),
-                Parameter(f"{group}_cpu", str, cpu, f"CPU request and limit of {what}"),
-                Parameter(f"{group}_memory", str, memory, f"Memory request and limit of {what}"),
-            ]
+    groups: dict[str, list[str]] = {}
+    for stage in stages:
+        groups.setdefault(group_of(stage), []).append(stage)
+    for group, members in groups.items():
+        what, needs = " and ".join(members), NEEDS[members[0]]
+        if needs.accelerated:
+            text = f'Accelerators per pod of {what}, as text; "0" for CPU'
+            found.append(Parameter(f"{group}_accelerators", str, "1", text))
+        found += [
+            Parameter(f"{group}_cpu", str, needs.cpu, f"CPU request and limit of {what}"),
+            Parameter(f"{group}_memory", str, needs.memory, f"Memory request and limit of {what}"),
+        ]
     if any(NEEDS[stage].accelerated for stage in stages):
         found += [
             Parameter("accelerator_type", str, "nvidia.com/gpu", "Resource name of the accelerator"),
             Parameter("accelerator_node_selector", dict, {}, "Node labels that accelerated stages need, as JSON"),
-            Parameter("accelerator_tolerations", list, TOLERATE_GPU_TAINT, "Taints they tolerate, as a JSON list"),
+            Parameter(
+                "accelerator_tolerations",
+                list,
+                TOLERATE_GPU_TAINT,
+                "Taints that accelerated stages tolerate, as a JSON list",
+            ),
         ]
     if any(not NEEDS[stage].accelerated for stage in stages):
         found.append(
@@ -131,7 +146,7 @@ def parameters(stages: tuple[str, ...]) -> list[Parameter]:
                 "Secret with OPENAI_API_KEY; may be absent with the offline teacher",
             )
         )
-    if training or "evaluate" in stages:
+    if any(NEEDS[stage].accelerated for stage in stages):
         found.append(Parameter("hub_secret", str, "llava-hub", "Secret with HF_TOKEN, for gated models; may be absent"))
     return found
 
@@ -146,15 +161,13 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
         values: infrastructure parameter name -> pipeline channel.
         options: compile-time options.
     """
-    needs = NEEDS[stage]
+    needs, group = NEEDS[stage], group_of(stage)
+    cpu, memory = values[f"{group}_cpu"], values[f"{group}_memory"]
     if needs.accelerated:
-        group = "evaluate" if stage == "evaluate" else "train"
         task.set_accelerator_type(values["accelerator_type"]).set_accelerator_limit(values[f"{group}_accelerators"])
-        cpu, memory = values[f"{group}_cpu"], values[f"{group}_memory"]
         kubernetes.add_node_selector_json(task, values["accelerator_node_selector"])
         kubernetes.add_toleration_json(task, values["accelerator_tolerations"])
     else:
-        cpu, memory = needs.cpu, needs.memory
         kubernetes.add_node_affinity_json(task, values["cpu_node_affinity"])
     task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
 
@@ -166,7 +179,11 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
         )
     # The root file system may be read-only; caches and temporary files go here.
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=needs.scratch)
-    task.set_env_variable("TMPDIR", SCRATCH).set_env_variable("HF_HOME", f"{SCRATCH}/hub")
+    hub = f"{SCRATCH}/hub"
+    if options.hub_cache and needs.accelerated:  # the others read nothing from the hub
+        kubernetes.mount_pvc(task, pvc_name=options.hub_cache, mount_path=HUB_CACHE)
+        hub = HUB_CACHE
+    task.set_env_variable("TMPDIR", SCRATCH).set_env_variable("HF_HOME", hub)
     task.set_env_variable("LLAVA_METRICS_PORT", METRICS_PORT).set_env_variable("LLAVA_IMAGE", image)
 
     _secret(task, values["storage_secret"], STORAGE_KEYS)

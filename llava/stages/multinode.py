@@ -60,10 +60,11 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
     settings = read_node_settings(train_job)
     # The launcher's copies of this pod's inputs are on no other node; the store is.
     job = job.model_copy(update={name: _in_store(getattr(job, name)) for name in ("data_uri", "projector_uri")})
-    for name in ("data_uri", "output_uri", "checkpoints_uri"):
-        if not storage.is_remote(getattr(job, name)):
+    for name in ("data_uri", "images_uri", "projector_uri", "output_uri", "checkpoints_uri"):
+        place = getattr(job, name)
+        if place and not storage.is_remote(place):
             raise SettingsError(
-                f"{name}: found {getattr(job, name)!r}; {job.train.nodes} nodes share nothing but object storage, "
+                f"{name}: found {place!r}; {job.train.nodes} nodes share nothing but object storage, "
                 "so expected an s3:// URI"
             )
     place = storage.join(job.checkpoints_uri, "trainjob")
@@ -97,7 +98,10 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
     except TrainJobFailed as error:
         if next(storage.list_files(shared.failure_uri), None) is None:
             raise
-        raise launch.explain(shared, 1) from error
+        cause = launch.explain(shared, 1)
+        if isinstance(cause, launch.RankLost):  # which node, and why, only Kubernetes can say
+            raise TrainJobFailed(f"{error}; {cause}") from error
+        raise cause from error
     return validate(Result, storage.read_json(shared.result_uri), shared.result_uri)
 
 

@@ -124,13 +124,17 @@ class Result(BaseModel):
 
 
 class Failure(BaseModel):
-    """How a rank ended: `user` errors are shown as they are, others with their traceback."""
+    """How a rank ended: `user` errors are shown as they are, others with their traceback.
+
+    `lost_peer`: it only lost the connection to another rank, so the cause lies there.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     rank: int
     unix_time: float
     user: bool
+    lost_peer: bool = False
     error_class: str
     message: str
     traceback: str

@@ -33,6 +33,10 @@ class TrainingStopped(UserError):
     """The run was asked to stop (SIGTERM, Ctrl-C). Its checkpoints are complete; a new start goes on from the last."""
 
 
+class RankLost(UserError):
+    """A rank was ended from outside: no memory left, an evicted pod, a lost node. The checkpoints are complete."""
+
+
 class WorkerCrashed(RuntimeError):
     """A rank ended without saying why, or with an error that is a bug of ours; its traceback is in the message."""
 
@@ -61,6 +65,7 @@ def launch(job: Job, processes: int) -> Result:
     Raises:
         UserError: what the ranks reported, as the class they raised.
         TrainingStopped: a signal asked this process to stop; it was passed on.
+        RankLost: a rank was killed from outside, and the others noticed.
         WorkerCrashed: a rank died for any other reason.
     """
     with tempfile.TemporaryDirectory(prefix="llava-train-") as scratch:
@@ -167,7 +172,14 @@ def explain(job: Job, code: int) -> Exception:
         hint = hint if code in (-9, 137) else ""
         return WorkerCrashed(f"training {cause} without an error of its own{hint}; its last lines are above")
     # The first failure is the cause: the other ranks fail because a peer has gone.
-    first = min(failures, key=lambda failure: failure.unix_time)
+    causes = [failure for failure in failures if not failure.lost_peer]
+    if not causes:
+        ranks = ", ".join(str(failure.rank) for failure in sorted(failures, key=lambda failure: failure.rank))
+        return RankLost(
+            f"rank {ranks} lost the connection to another rank, which left no word: it was killed from outside (out of "
+            "memory, an evicted pod, a lost node); start again with the same outputs to go on from the last checkpoint"
+        )
+    first = min(causes, key=lambda failure: failure.unix_time)
     if first.user:
         kinds = {kind.__name__: kind for kind in (SettingsError, StorageError, DataError)}
         return kinds.get(first.error_class, UserError)(first.message)

@@ -7,6 +7,7 @@ A failure is written down for the stage that started us, so that its user reads 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -32,6 +33,8 @@ from llava.training.rows import load_rows
 from llava.training.state import Identity, RunState, mathematics, weights_fingerprint
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # a first step may compile, a checkpoint may come from a slow store
+# What gloo, NCCL and the rendezvous store say when the process at the other end has gone; none has a class for it.
+LOST_PEER = re.compile(r"connection (was )?(closed|reset)|broken pipe|remote process exited", re.IGNORECASE)
 
 
 def main(arguments: list[str]) -> int:
@@ -166,6 +169,7 @@ def _report(job: Job, rank: int, error: BaseException) -> None:
         rank=rank,
         unix_time=time.time(),
         user=isinstance(error, UserError),
+        lost_peer=isinstance(error, RuntimeError) and LOST_PEER.search(str(error)) is not None,
         error_class=named[0] if named else type(error).__name__,
         message=str(error),
         traceback="".join(traceback.format_exception(error)),

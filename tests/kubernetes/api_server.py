@@ -1,10 +1,12 @@
-"""A real HTTP server that behaves as the Kubernetes API server does for TrainJobs, pods and logs.
+"""A real HTTP server that behaves as the Kubernetes API server does for TrainJobs, pods, logs and objects to read.
 
-A test decides how a job goes on by `conditions` and `logs`, or lets `on_create` start real processes for its nodes.
+A test decides how a job goes on by `condition` and `logs`, or lets `tests.kubernetes.trainer` start real processes for
+its nodes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -26,12 +28,16 @@ class ApiServer:
 
     url: str = ""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)  # by path, for whatever is only read
+    forbidden: set[str] = field(default_factory=set)
+    tokens: set[str] = field(default_factory=set)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, list[str]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
     breaks: int = 0
     on_create: Callable[[dict[str, Any]], None] = lambda job: None
+    on_delete: Callable[[dict[str, Any]], None] = lambda job: None
 
     def condition(self, name: str, kind: str, message: str = "") -> None:
         """Set a condition of a job, as the controller does."""
@@ -52,6 +58,10 @@ class ApiServer:
         self.requests.append((method, path))
         if self.failures:
             return self.failures.pop(0), {"message": "as the test wants"}
+        if path in self.forbidden:
+            return 403, {"message": f"{path} is forbidden"}
+        if method == "GET" and path in self.objects:
+            return 200, self.objects[path]
         if (method, path) == ("POST", JOBS):
             name = body["metadata"]["name"]
             if name in self.jobs:
@@ -66,6 +76,7 @@ class ApiServer:
             if method == "PATCH":
                 job["metadata"].update(body["metadata"])
             if method == "DELETE":
+                self.on_delete(job)
                 del self.jobs[found[1]]
             return 200, job
         if (method, path) == ("GET", PODS):
@@ -84,12 +95,17 @@ def api_server() -> Iterator[ApiServer]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the client was killed
+                super().handle()
+
         def _serve(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path, _, query = self.path.partition("?")
+            path = self.path.partition("?")[0]
             if log := re.fullmatch(f"{PODS}/(.+)/log", path):
-                self._log(log[1], query)
+                self._log(log[1])
                 return
+            state.tokens.add(self.headers.get("Authorization", ""))
             status, reply = state.answer(self.command, path, json.loads(raw) if raw else {})
             data = json.dumps(reply).encode()
             self.send_response(status)
@@ -97,17 +113,17 @@ def api_server() -> Iterator[ApiServer]:
             self.end_headers()
             self.wfile.write(data)
 
-        def _log(self, pod: str, query: str) -> None:
+        def _log(self, pod: str) -> None:
             """Lines as they come, until the job they belong to has ended; breaks off in between when told to."""
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             sent, broken = 0, False
+            lines = state.logs[pod]
             while True:
                 ended = any(job.get("status", {}).get("conditions") for job in state.jobs.values()) or not state.jobs
-                lines = state.logs[pod]
                 for number, line in enumerate(lines[sent:], sent):
-                    data = f"2026-01-01T00:00:{number:02d}Z {line}\n".encode()
+                    data = f"2026-01-01T00:00:00.{number:06d}Z {line}\n".encode()
                     self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
                     sent = number + 1
                     if state.breaks and sent >= 1:
@@ -117,7 +133,7 @@ def api_server() -> Iterator[ApiServer]:
                 if broken:
                     self.close_connection = True
                     return
-                if ended and sent == len(state.logs[pod]):
+                if ended and sent == len(lines):
                     self.wfile.write(b"0\r\n\r\n")
                     return
                 self.wfile.flush()

@@ -86,6 +86,40 @@ def test_the_manifest_says_what_was_asked() -> None:
     assert pod["volumes"][0]["emptyDir"]["medium"] == "Memory"
 
 
+def test_the_volume_for_base_models_is_the_nodes_too() -> None:
+    (main,) = [container for container in POD["spec"]["containers"] if container["name"] == "main"]
+    pod = {
+        "metadata": POD["metadata"],
+        "spec": {
+            "volumes": [
+                {"name": "llava-hub-cache", "persistentVolumeClaim": {"claimName": "llava-hub-cache"}},
+                {"name": "scratch", "emptyDir": {}},
+                {"name": "token", "projected": {}},
+            ],
+            "containers": [
+                {
+                    **main,
+                    "env": [{"name": "HF_HOME", "value": "/hub-cache"}],
+                    "volumeMounts": [
+                        {"name": "llava-hub-cache", "mountPath": "/hub-cache"},
+                        {"name": "token", "mountPath": "/var/run/secrets"},
+                    ],
+                }
+            ],
+        },
+    }
+    for given, hub, names in (
+        (pod, "/hub-cache", ["shm", "scratch", "llava-hub-cache"]),
+        (POD, "/scratch/hub", ["shm", "scratch"]),
+    ):
+        spec = train_job(request_of(pod=given))["spec"]
+        assert {"name": "HF_HOME", "value": hub} in spec["trainer"]["env"]
+        patch = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]
+        found = patch["template"]["spec"]["template"]["spec"]
+        assert [volume["name"] for volume in found["volumes"]] == names
+        assert [mount["name"] for mount in found["containers"][0]["volumeMounts"]] == names
+
+
 def test_the_name_is_of_run_and_stage() -> None:
     assert job_name("finetune", "a") == job_name("finetune", "a") != job_name("finetune", "b")
     assert job_name("pretrain", "a") != job_name("finetune", "a")

@@ -109,6 +109,13 @@ def test_launcher_and_stages_use_the_names_the_pipeline_has() -> None:
         assert reference["secretName"] in readable
 
 
+def test_the_volume_for_base_models_is_the_one_that_is_checked_and_named() -> None:
+    claim = find(render(MANIFESTS / "overlays" / "gpu"), "PersistentVolumeClaim", "llava-hub-cache")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "stages of several runs mount it at the same time"
+    for path in ("docs/operations.md", "llava/pipelines/options.py", "llava/pipelines/cluster_check.py"):
+        assert claim["metadata"]["name"] in (ROOT / path).read_text()
+
+
 def test_the_local_store_is_where_everything_looks_for_it() -> None:
     resources = render(MANIFESTS / "overlays" / "local")
     endpoint = find(resources, "ConfigMap", "llava-storage")["data"]["AWS_ENDPOINT_URL"]

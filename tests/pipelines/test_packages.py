@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
@@ -16,9 +18,12 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
 from llava.errors import SettingsError
+from llava.pipelines.commands import make_app
 from llava.pipelines.graph import FLOW, SHARED, STAGES, package_names, parameter_name, plan_package
+from llava.pipelines.options import read_parameters
 from llava.pipelines.package import compile_package, read_lock
-from llava.pipelines.resources import NEEDS, ClusterOptions
+from llava.pipelines.remote_commands import checked
+from llava.pipelines.resources import NEEDS, ClusterOptions, group_of
 from llava.stages.stage import load_stage
 
 LABELS = {"team": "vision"}
@@ -84,6 +89,12 @@ def test_what_a_stage_asks_of_the_cluster(stage: str, packages: dict[str, Path])
     labels = kubernetes["podMetadata"]["labels"]
     assert labels.items() >= {"team": "vision", "kueue.x-k8s.io/queue-name": "gpu-queue"}.items()
     assert labels["app.kubernetes.io/component"] == stage
+    for resource in ("cpu", "memory"):
+        asked = spec["root"]["inputDefinitions"]["parameters"][f"{group_of(stage)}_{resource}"]
+        assert asked["defaultValue"] == getattr(needs, resource)
+        for bound in ("Request", "Limit"):
+            channel = container["resources"][f"resource{resource.capitalize()}{bound}"]
+            assert channel.endswith(f"--{group_of(stage)}_{resource}']}}}}")
     if needs.accelerated:
         assert container["resources"]["accelerator"]["resourceType"].endswith("accelerator_type']}}")
         assert mounts["/dev/shm"]["medium"] == "Memory"
@@ -95,6 +106,17 @@ def test_what_a_stage_asks_of_the_cluster(stage: str, packages: dict[str, Path])
     secrets = {s["secretNameParameter"]["componentInputParameter"]: s for s in kubernetes["secretAsEnv"]}
     assert all(secret["optional"] for secret in secrets.values())
     assert ("teacher_secret" in secrets) == (stage == "expand")
+
+
+def test_a_claim_keeps_base_models_for_the_stages_that_read_them(tmp_path: Path) -> None:
+    path, _ = compile_package(pipeline.build, "full", tmp_path, ClusterOptions(hub_cache="llava-hub-cache"))
+    spec, executors = documents(path)
+    for stage in STAGES:
+        mounts = [mount["mountPath"] for mount in executors[f"exec-{stage}"].get("pvcMount", [])]
+        assert mounts == (["/hub-cache"] if NEEDS[stage].accelerated else [])
+        environment = spec["deploymentSpec"]["executors"][f"exec-{stage}"]["container"]["env"]
+        hub = "/hub-cache" if NEEDS[stage].accelerated else "/scratch/hub"
+        assert {"name": "HF_HOME", "value": hub} in environment
 
 
 def test_overrides_of_one_stage_are_no_input_of_another(packages: dict[str, Path]) -> None:
@@ -155,10 +177,56 @@ def test_compile_from_the_command_line(tmp_path: Path) -> None:
     assert "not pinned by digest" in done.stderr
 
 
+def test_the_parameter_file_can_be_filled_in_and_given(tmp_path: Path) -> None:
+    done = call("parameters", "--package", "only-pretrain", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "run.yaml"
+    written.write_text(done.stdout)
+    package, _ = compile_package(pipeline.build, "only-pretrain", tmp_path, ClusterOptions())
+    declared = documents(package)[0]["root"]["inputDefinitions"]["parameters"]
+    assert set(yaml.safe_load(done.stdout)) == set(declared)
+    for known in declared.values():
+        assert known["description"].split()[0] in done.stdout
+    given = read_parameters(str(written), None)
+    assert given == {name: known["defaultValue"] for name, known in declared.items() if "defaultValue" in known}
+    assert (
+        '"text"' not in done.stdout and 'processes: "auto"' in done.stdout and "threads_per_process: 0\n" in done.stdout
+    )
+    with pytest.raises(SettingsError, match="pretrain_data_uri: missing") as caught:
+        checked(package, given)
+    assert str(caught.value).count("missing") == 1
+    written.write_text(done.stdout.replace("pretrain_data_uri:", "pretrain_data_uri: s3://b/rows.json"))
+    assert checked(package, read_parameters(str(written), ["recipe=llava-v1.5-7b"]))["recipe"] == "llava-v1.5-7b"
+
+
+def test_operations_say_what_to_put_into_every_field(packages: dict[str, Path]) -> None:
+    text = (Path(pipeline.__file__).parent / "docs/operations.md").read_text()
+    told = set(re.findall(r"`(\w+)`", text))
+    fields = documents(packages["full"])[0]["root"]["inputDefinitions"]["parameters"].keys()
+    assert fields - told == set()
+    stages = {"expand", "evaluate", "export", "pretrain", "finetune"}
+    named = {word for word in told if word.split("_")[0] in stages and "_" in word}
+    assert named - fields == set(), "a field that is gone"
+
+
+@pytest.mark.parametrize("command", ["compile", "run", "parameters", "submit", "upload", "rerun"])
+def test_help_says_what_every_option_is_and_its_default(command: str) -> None:
+    (found,) = [c for name, c in typer.main.get_command(make_app(pipeline.build)).commands.items() if name == command]
+    assert found.help
+    for option in found.params:
+        assert option.help, option.name
+        # Rich takes a bracket in a help text for markup, and it is gone.
+        assert "[" not in option.help, option.name
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compile", "--only", "train"], "found 'only-train'"),
+        (["compile", "--only", "train"], "--only: found 'train'; expected one of expand, pretrain, finetune,"),
+        (["compile", "--from", "expand"], "--from: found 'expand'; expected one of pretrain, finetune, evaluate; from"),
+        (["rerun", "--run", "r", "--from", "export"], "--from: found 'export'; expected one of pretrain, finetune, ev"),
+        (["rerun", "--run", "r"], "give one of --from and --only"),
+        (["upload", "--package", "none"], "package: found 'none'; expected one of full, from-pretrain"),
         (["compile", "--only", "expand", "--from", "pretrain"], "exclude each other"),
         (["compile", "--only", "expand", "--require-pinned"], "not pinned by digest: llava-light:dev"),
         (["compile", "--only", "expand", "--images", "none.json"], "none.json: not a lock file"),

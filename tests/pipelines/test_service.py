@@ -29,7 +29,7 @@ DATA += ["--param", "evaluate_questions_uri=s3://b/q.jsonl", "--param", "recipe=
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     monkeypatch.chdir(tmp_path)
-    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_TOKEN"):
+    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_TOKEN", "KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with kfp_server() as running:

@@ -41,6 +41,8 @@ def overrides(**fields: Any) -> str:
         ({"overrides": '{"pretrain.zero_stage": 7}'}, "zero_stage: found 7"),
         ({"recipe": "no-such-recipe"}, "no-such-recipe"),
         ({"processes": "many"}, "processes: found 'many'; expected auto or a number"),
+        ({"overrides": '{"pretrain.nodes": 2}'}, "data_uri: found .*2 nodes share nothing but object storage"),
+        ({"train_job": '{"gpus": 8}'}, "gpus: unknown field"),
         ({"processes": "9"}, "global_batch_size: found 8; with 9 processes expected at least 9"),
     ],
 )

@@ -26,9 +26,15 @@ def job(tiny_recipe: Path, tiny_world: TinyWorld, tmp_path: Path) -> Job:
     return make_job("pretrain", tiny_recipe, tiny_world, tmp_path)
 
 
-def fail(job: Job, rank: int, at: float, kind: str, user: bool = True) -> None:
+def fail(job: Job, rank: int, at: float, kind: str, user: bool = True, lost_peer: bool = False) -> None:
     failure = Failure(
-        rank=rank, unix_time=at, user=user, error_class=kind, message=f"of {rank}", traceback="Traceback ..."
+        rank=rank,
+        unix_time=at,
+        user=user,
+        lost_peer=lost_peer,
+        error_class=kind,
+        message=f"of {rank}",
+        traceback="Traceback ...",
     )
     storage.write_json(storage.join(job.failure_uri, f"rank-{rank}.json"), failure.model_dump(mode="json"))
 
@@ -61,6 +67,16 @@ def test_the_first_failure_is_the_cause(job: Job) -> None:
     fail(job, 0, 20.0, "RuntimeError", user=False)  # its peer had gone
     fail(job, 1, 10.0, "DataError")
     assert str(launch.explain(job, 2)) == "of 1"
+
+
+def test_a_lost_connection_is_never_the_cause(job: Job) -> None:
+    fail(job, 2, 10.0, "RuntimeError", user=False, lost_peer=True)
+    fail(job, 0, 11.0, "DistBackendError", user=False, lost_peer=True)
+    error = launch.explain(job, 1)
+    assert type(error) is launch.RankLost
+    assert "rank 0, 2 lost the connection to another rank" in str(error) and "out of memory" in str(error)
+    fail(job, 1, 12.0, "DataError")  # slow to write it down
+    assert str(launch.explain(job, 1)) == "of 1"
 
 
 def test_a_bug_keeps_its_traceback(job: Job) -> None:
