@@ -207,17 +207,44 @@ def test_a_hanging_server_is_given_up_and_asked_again_next_time(tmp_path: Path) 
     assert {line["key"] for line in asked if line["did"] == "hang"} == {line["key"] for line in asked}
 
 
+def test_retries_are_bounded_and_the_next_run_asks_again(tmp_path: Path) -> None:
+    work = job(captions(tmp_path / "a", 5))
+    outcomes = []
+    with teacher(tmp_path / "server", faults={"http500": 1.0}) as server:  # each request fails twice
+        for _ in range(2):
+            ledger = Ledger(str(tmp_path / "ledger"))
+            outcomes.append(ask_within(work, server, ledger, Limits(retries=1, first_pause=0.01)))
+            ledger.close()
+        asked = server.asked()
+    assert [(one.failed, one.answered) for one in outcomes] == [(5, 0), (0, 5)]
+    assert len(asked) == 5 * 3
+
+
+def test_an_endpoint_that_only_fails_stops_the_run(tmp_path: Path) -> None:
+    work = job(captions(tmp_path / "a", 50))
+    with teacher(tmp_path / "server", faults={"http500": 1.0}) as server:
+        limits = Limits(concurrency=2, consecutive_failures=4, first_pause=0.01)
+        outcome = ask_within(work, server, Ledger(str(tmp_path / "ledger")), limits)
+        asked = server.asked()
+    assert "failures in a row; the last: " in outcome.stopped and len(asked) < 10
+
+
+def ask_within(work: Job, server: RunningTeacher, ledger: Ledger, limits: Limits) -> Outcome:
+    return ask_all(
+        work.requests(),
+        TeacherSettings("openai", server.endpoint, "teacher"),
+        ledger,
+        unusable=form_check(work.recipe),
+        progress=lambda outcome: None,
+        limits=limits,
+    )
+
+
 def test_a_pause_that_the_server_asks_for_is_kept_by_all(tmp_path: Path) -> None:
     work = job(captions(tmp_path / "a", 6))
     with teacher(tmp_path / "server", faults={"rate_limit": 1.0}) as server:
-        outcome = ask_all(
-            work.requests(),
-            TeacherSettings("openai", server.endpoint, "teacher"),
-            Ledger(str(tmp_path / "ledger")),
-            unusable=form_check(work.recipe),
-            progress=lambda outcome: None,
-            limits=Limits(concurrency=1, first_pause=0.001, longest_pause=0.001),
-        )
+        limits = Limits(concurrency=1, first_pause=0.001, longest_pause=0.001)
+        outcome = ask_within(work, server, Ledger(str(tmp_path / "ledger")), limits)
         asked = server.asked()
     assert outcome.answered == 6 and [line["times"] for line in asked] == [1, 2] * 6
     # The server says 0.2 s, our own pause would be 1 ms.
