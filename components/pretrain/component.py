@@ -22,6 +22,7 @@ def pretrain(
     language_model: str = "",
     processes: str = "auto",
     threads_per_process: int = 0,
+    resume_uri: str = "",
     train_job: str = "",
 ) -> dsl.ContainerSpec:
     """Stage 1: align image features with word embeddings; only the projector W moves
@@ -34,6 +35,7 @@ def pretrain(
         language_model: Language model instead of the recipe's: hub id, directory or s3:// URI
         processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
         threads_per_process: CPU threads of each process; 0 leaves the choice to torch
+        resume_uri: Checkpoints of an earlier, unfinished run to go on from; empty: begin anew, or on a retry go on
         train_job: With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}
         data: Image-caption rows: LLaVA JSON, such as blip_laion_cc_sbu_558k.json
         projector: The trained projector: safetensors, its config and a manifest

@@ -8,6 +8,7 @@ everything in its `run.json`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from llava.executor import RECORD_NAME, OutputRecord
 from llava.pipelines.graph import FLOW, package_names
 
 RUN_RECORD = "run.json"
+# Below a run's folder: the stage's, on Kubeflow one for its execution, and what the stage wrote.
+_CHECKPOINT = re.compile(r"(?P<place>(?P<stage>[a-z]+)/([^/]+/)?checkpoints)/step-(?P<step>\d+)/manifest\.json$")
 
 
 class RunNotFound(UserError):
@@ -33,11 +36,13 @@ class EarlierRun:
         run: its id.
         artifacts: (stage, output) -> URI.
         arguments: pipeline parameters, where the run recorded them.
+        checkpoints: stage -> URI of a folder with complete checkpoints, also of a stage that never finished.
     """
 
     run: str
     artifacts: Mapping[tuple[str, str], str]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_folders(root: str, run: str) -> list[str]:
@@ -58,6 +63,7 @@ def find_run(root: str, run: str) -> EarlierRun:
     artifacts: dict[tuple[str, str], str] = {}
     consumed: dict[tuple[str, str], str] = {}
     arguments: dict[str, Any] = {}
+    checkpoints: dict[str, tuple[int, str]] = {}
     searched = run_folders(root, run)
     found = False
     for folder in searched:
@@ -70,6 +76,10 @@ def find_run(root: str, run: str) -> EarlierRun:
                 flow = FLOW.get(record.stage, {})
                 consumed.update({flow[slot]: uri for slot, uri in record.inputs.items() if slot in flow})
                 found = True
+            elif saved := _CHECKPOINT.match(file.path):
+                uri = storage.join(folder, saved["place"])
+                checkpoints[saved["stage"]] = max(checkpoints.get(saved["stage"], (0, "")), (int(saved["step"]), uri))
+                found = True
             elif file.path == RUN_RECORD:
                 local = storage.read_json(place)
                 arguments = local.get("arguments", {})
@@ -80,7 +90,9 @@ def find_run(root: str, run: str) -> EarlierRun:
             f"run {run!r}: nothing of it at {searched[0]} or below llava-<package>/{run} of {root}; "
             "expected the id of a run that wrote there (--root is the pipeline root of that run)"
         )
-    return EarlierRun(run, {**consumed, **artifacts}, arguments)
+    return EarlierRun(
+        run, {**consumed, **artifacts}, arguments, {stage: uri for stage, (_, uri) in checkpoints.items()}
+    )
 
 
 def pick(earlier: EarlierRun, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -13,7 +13,7 @@ from llava import storage
 from llava.errors import SettingsError
 from llava.pipelines.cluster import Cluster, NotAsked
 from llava.pipelines.cluster_check import RunRequest, check_cluster
-from llava.pipelines.graph import plan_package
+from llava.pipelines.graph import parameter_name, plan_package
 from llava.pipelines.options import (
     Build,
     FileOption,
@@ -38,6 +38,7 @@ from llava.pipelines.service import Service, version_name
 
 if TYPE_CHECKING:
     from llava.local.run import RunRecord
+    from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
 HostOption = Annotated[
@@ -137,6 +138,9 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         run: Annotated[str, typer.Option(help="Id of the earlier run (locally: the name of its folder)")],
         from_stage: FromOption = None,
         only_stage: OnlyOption = None,
+        resume: Annotated[
+            bool, typer.Option("--resume", help="The first stage goes on from its checkpoints in that run")
+        ] = False,
         param: ParamOption = None,
         params: FileOption = None,
         root: Annotated[
@@ -176,17 +180,21 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
             raise SettingsError("where the earlier run lies is not known; give --root, its pipeline root")
         earlier = find_run(place, run)
         uris = pick(earlier, plan.imports)
+        resumed = resumed_from(earlier, plan.stages[0]) if resume else {}
 
         folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
         arguments = {
-            **known_only(compiled, {**earlier.arguments, **earlier_arguments}),
+            **carried_over(compiled, {**earlier.arguments, **earlier_arguments}),
             **{plan.imports[source]: uri for source, uri in uris.items()},
+            **resumed,
             **read_parameters(params, param),
         }
         for source, uri in uris.items():
             typer.echo(f"{source[1]:<16} {uri}")
+        for uri in resumed.values():
+            typer.echo(f"{'checkpoints':<16} {uri}")
         if service is None:
             run_here(compiled, arguments, place, work, cache)
             return
@@ -202,6 +210,21 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
             service_account=service_account,
         )
         typer.echo(f"run {started}\n{service.url(started)}")
+
+
+def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
+    """The parameter that makes `stage` go on from where it stopped in an earlier run.
+
+    Raises:
+        SettingsError: a stage without checkpoints, or none was complete.
+    """
+    if stage not in ("pretrain", "finetune"):
+        raise SettingsError(f"--resume: {stage} has no checkpoints; expected --from or --only pretrain or finetune")
+    if stage not in earlier.checkpoints:
+        raise SettingsError(
+            f"--resume: run {earlier.run!r} left no complete checkpoint of {stage}; without it, it begins anew"
+        )
+    return {parameter_name(stage, "resume_uri"): earlier.checkpoints[stage]}
 
 
 def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | None, cache: bool) -> None:
@@ -261,8 +284,8 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def known_only(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of an earlier run's arguments that this package has too."""
+def carried_over(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of an earlier run's arguments that this package has too; not what that run itself had resumed from."""
     spec = next(document for document in yaml.safe_load_all(compiled.read_text()) if document)
     declared = spec["root"]["inputDefinitions"]["parameters"]
-    return {name: value for name, value in arguments.items() if name in declared}
+    return {name: value for name, value in arguments.items() if name in declared and not name.endswith("_resume_uri")}

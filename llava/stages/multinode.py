@@ -60,7 +60,7 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
     settings = read_node_settings(train_job)
     # The launcher's copies of this pod's inputs are on no other node; the store is.
     job = job.model_copy(update={name: _in_store(getattr(job, name)) for name in ("data_uri", "projector_uri")})
-    for name in ("data_uri", "images_uri", "projector_uri", "output_uri", "checkpoints_uri"):
+    for name in ("data_uri", "images_uri", "projector_uri", "output_uri", "checkpoints_uri", "resume_uri"):
         place = getattr(job, name)
         if place and not storage.is_remote(place):
             raise SettingsError(

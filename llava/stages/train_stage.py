@@ -39,6 +39,10 @@ class TrainSettings(StageSettings):
         "auto", description="Training processes on this node: auto is one a GPU (one on CPU), or a number"
     )
     threads_per_process: int = Field(0, ge=0, description="CPU threads of each process; 0 leaves the choice to torch")
+    resume_uri: str = Field(
+        "",
+        description="Checkpoints of an earlier, unfinished run to go on from; empty: begin anew, or on a retry go on",
+    )
     train_job: str = Field(
         "", description='With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}'
     )
@@ -104,6 +108,7 @@ def run_training(
             projector_uri=projector_uri,
             output_uri=output_uri,
             checkpoints_uri=checkpoints_uri,
+            resume_uri=settings.resume_uri,
             result_uri=f"{scratch}/result.json",
             failure_uri=f"{scratch}/failures",
             threads_per_process=settings.threads_per_process,

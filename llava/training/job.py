@@ -20,6 +20,7 @@ class Job(BaseModel):
 
     Attributes:
         projector_uri: finetune only: the stage-1 projector to start from; empty for a fresh one.
+        resume_uri: checkpoints of an earlier run to begin from while there are none of this one; empty: none.
         output_uri: the projector's (pretrain) or the model's (finetune) folder.
         result_uri: where rank 0 writes the `Result` when all is done.
         failure_uri: a folder every rank may write a `Failure` into.
@@ -35,6 +36,7 @@ class Job(BaseModel):
     projector_uri: str = ""
     output_uri: str
     checkpoints_uri: str
+    resume_uri: str = ""
     result_uri: str
     failure_uri: str
     threads_per_process: int = Field(0, ge=0, description="0: whatever torch takes")

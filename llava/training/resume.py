@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from llava.errors import StorageError
+from llava.errors import SettingsError, StorageError
 from llava.telemetry import Telemetry
 from llava.training import checkpoints
 from llava.training.engine import Engine
@@ -28,38 +28,44 @@ def resume(
         The state to go on with, the number of steps already done, and warnings for the report.
 
     Raises:
-        SettingsError: the checkpoints belong to another run.
+        SettingsError: the checkpoints belong to another run, or there are none where `resume_uri` says.
     """
     warnings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="llava-resume-") as scratch:
-        step = _newest_good(job.checkpoints_uri, Path(scratch), fresh, warnings) if rank == 0 else None
+        box = [_newest_good(job, Path(scratch), fresh, warnings) if rank == 0 else None]
         if dist.get_world_size() > 1:
-            box = [step]
             dist.broadcast_object_list(box)
-            step = box[0]
         for warning in warnings:
             telemetry.note(f"warning: {warning}")
-        if step is None:
+        if box[0] is None:
             return fresh, 0, warnings
-        manifest, paths = checkpoints.read_checkpoint(job.checkpoints_uri, step, Path(scratch))
+        uri, step = box[0]
+        manifest, paths = checkpoints.read_checkpoint(uri, step, Path(scratch))
         checkpoints.restore(engine.fragments(), manifest, paths)
         engine.restored(step)
     state = RunState.model_validate(manifest.state)
     state.cut_to(step)
     other = f", written by {manifest.world_size} ranks" if manifest.world_size != dist.get_world_size() else ""
+    other += "" if uri == job.checkpoints_uri else f", of an earlier run: {uri}"
     telemetry.note(f"going on from the checkpoint of step {step}{other}")
     return state, step, warnings
 
 
-def _newest_good(uri: str, scratch: Path, fresh: RunState, warnings: list[str]) -> int | None:
-    for step in reversed(checkpoints.list_steps(uri)):
-        try:
-            manifest, _ = checkpoints.read_checkpoint(uri, step, scratch)
-        except StorageError as error:
-            warnings.append(f"the checkpoint of step {step} cannot be used and the one before it is taken: {error}")
-            continue
-        check_same(
-            RunState.model_validate(manifest.state).identity, fresh.identity, f"{uri}: checkpoint of step {step}"
+def _newest_good(job: Job, scratch: Path, fresh: RunState, warnings: list[str]) -> tuple[str, int] | None:
+    """Where, and of which step; this run's own go before those of the run it continues."""
+    for uri in filter(None, (job.checkpoints_uri, job.resume_uri)):
+        for step in reversed(checkpoints.list_steps(uri)):
+            try:
+                manifest, _ = checkpoints.read_checkpoint(uri, step, scratch)
+            except StorageError as error:
+                warnings.append(f"the checkpoint of step {step} cannot be used and the one before it is taken: {error}")
+                continue
+            check_same(
+                RunState.model_validate(manifest.state).identity, fresh.identity, f"{uri}: checkpoint of step {step}"
+            )
+            return uri, step
+    if job.resume_uri:
+        raise SettingsError(
+            f"resume_uri: no checkpoint that can be used in {job.resume_uri}; leave it empty to begin anew"
         )
-        return step
     return None

@@ -5,12 +5,14 @@ Bitwise: every loss of the whole run and every byte of the written weights.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llava.training import checkpoints
+from llava.errors import SettingsError
+from llava.training import checkpoints, launch
 from llava.training.job import Job, Result
 from tests.conftest import TinyWorld
 from tests.training.jobs import kill_after, logged_steps, losses, make_job, result_of, run_together, start, weights_of
@@ -51,6 +53,26 @@ def uninterrupted(
         results = run_together(list(jobs.values()), ranks, folder)
         done |= dict(zip(jobs, zip(jobs.values(), results, strict=True), strict=True))
     return done
+
+
+def test_another_run_goes_on_where_one_was_stopped(
+    tiny_world: TinyWorld, tiny_recipe: Path, tmp_path: Path, uninterrupted: dict[str, tuple[Job, Result]]
+) -> None:
+    whole, reference = uninterrupted["stage 1, one rank, padded"]
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole.checkpoints_uri, stopped)
+    checkpoints.remove(str(stopped), COMMON["max_steps"])
+    (step,) = checkpoints.list_steps(str(stopped))
+    for name in ("first", "retried"):  # the second time it has checkpoints of its own
+        job = make_job("pretrain", tiny_recipe, tiny_world, tmp_path / "other", **COMMON)
+        job = job.model_copy(update={"resume_uri": str(stopped)})
+        result = launch.launch(job, 1)
+        assert result.resumed_from == (step if name == "first" else COMMON["max_steps"])
+        assert losses(result) == losses(reference)
+        assert weights_of(job) == weights_of(whole)
+    job = make_job("pretrain", tiny_recipe, tiny_world, tmp_path / "third", **COMMON)
+    with pytest.raises(SettingsError, match="resume_uri: no checkpoint that can be used in /no/such/folder"):
+        launch.launch(job.model_copy(update={"resume_uri": "/no/such/folder"}), 1)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -133,6 +133,29 @@ def test_rerun_finds_the_artifacts_and_keeps_the_parameters(
     assert body["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "llava-from-finetune"
 
 
+@pytest.mark.parametrize("layout", ["kubeflow", "local"])
+def test_rerun_resumes_the_stage_that_was_stopped(layout: str, server: KfpServer, tmp_path: Path) -> None:
+    root = str(tmp_path / "store")
+    leave(root, "run-a", ["expand", "pretrain"])
+    run = f"{root}/llava-full/run-a" if layout == "kubeflow" else f"{root}/run-a"
+    place = f"{run}/finetune/{'5a17/' if layout == 'kubeflow' else ''}checkpoints"
+    for step in (2, 4):
+        storage.write_text(f"{place}/step-{step:08d}/manifest.json", "{}")
+    storage.write_text(f"{place}/step-00000006/fragments-00000.json", "{}")  # interrupted
+    own = {"finetune_resume_uri": "s3://b/of-the-run-before", "finetune_overrides": '{"finetune.max_steps": 9}'}
+    server.runs["run-a"] = {"run_id": "run-a", "runtime_config": {"pipeline_root": root, "parameters": own}}
+    rest = ["--host", server.url, "-p", "evaluate_questions_uri=s3://b/q", "-p", "recipe=tiny"]
+    call("rerun", "--run", "run-a", "--from", "finetune", *rest)
+    call("rerun", "--run", "run-a", "--from", "finetune", "--resume", *rest)
+    anew, resumed = (body["runtime_config"]["parameters"] for body in server.of("POST", "/runs"))
+    assert anew["finetune_overrides"] == resumed["finetune_overrides"] == own["finetune_overrides"]
+    assert "finetune_resume_uri" not in anew and resumed["finetune_resume_uri"] == place
+    with pytest.raises(SettingsError, match="left no complete checkpoint of pretrain"):
+        call("rerun", "--run", "run-a", "--only", "pretrain", "--resume", "--host", server.url)
+    with pytest.raises(SettingsError, match="expand has no checkpoints; expected --from or --only pretrain or finet"):
+        call("rerun", "--run", "run-a", "--only", "expand", "--resume", "--host", server.url)
+
+
 def test_a_run_nobody_knows(server: KfpServer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run 'run-x': there is none"):
         call("rerun", "--run", "run-x", "--from", "finetune", "--host", server.url)
