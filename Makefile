@@ -25,7 +25,11 @@ UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 ifneq ($(strip $(UV_FIND_LINKS)),)
 export UV_FIND_LINKS
 endif
-export PYTHON TORCH_BACKEND
+# Exported only where it has a value: an empty one would say that images need no other index for torch.
+ifneq ($(strip $(TORCH_BACKEND)),)
+export TORCH_BACKEND
+endif
+export PYTHON
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help
@@ -43,7 +47,8 @@ install: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -m demo.run --out $(OUT) $(if $(ROOT),--root $(ROOT))
 
-# The same package in containers, as an unknown uid, read-only, without capabilities; needs a Docker engine.
+# The same package in containers, as an unknown uid, read-only, without capabilities; needs a Docker engine:
+# `.ci/docker.sh make demo-docker` brings one where root may start it.
 .PHONY: demo-docker
 demo-docker: $(STAMP)
 	@$(BIN)/python -m tools.demo_docker $(DOCKER_DEMO_ARGS)
@@ -62,7 +67,7 @@ test-fast: $(STAMP)
 
 .PHONY: test-docker
 test-docker: $(STAMP)
-	@$(BIN)/python -m pytest -m docker $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m docker tests/images tests/ci $(PYTEST_ARGS)
 
 # For the tests of manifests/: a kustomize that needs no cluster.
 .PHONY: kustomize

@@ -80,6 +80,21 @@ def test_make_help_lists_the_two_commands() -> None:
     assert "make demo" in text and "make test" in text
 
 
+@pytest.mark.parametrize(("given", "seen"), [(None, None), ("cpu", "cpu")])
+def test_make_passes_no_empty_torch_backend_on(given: str | None, seen: str | None) -> None:
+    # To the image build an empty one says that torch's own index is not to be asked, and then the CPU build has none.
+    environment = {name: value for name, value in os.environ.items() if name not in ("TORCH_BACKEND", "MAKEFLAGS")}
+    environment |= {"TORCH_BACKEND": given} if given else {}
+    command = ["make", "--no-print-directory", "--eval", "probe: ; @env", "probe"]
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert dict(line.partition("=")[::2] for line in said.splitlines()).get("TORCH_BACKEND") == seen
+
+
+def test_ci_runs_docker_and_ends_with_the_summary_of_the_whole_suite() -> None:
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    assert lines[-2:] == [".ci/docker.sh", "make test"]
+
+
 def git(folder: Path, *arguments: str) -> str:
     author = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"]
     return subprocess.run(

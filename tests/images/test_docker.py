@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from llava.stages.stage import STAGE_MODULES
+from tools.demo_docker import ARBITRARY_UID, strict_arguments
 from tools.images.bake import load_images
 from tools.images.content import image_files
+from tools.images.registry import find_digest
 
 ROOT = Path(__file__).parents[2]
 DOCKER = os.environ.get("DOCKER", "docker")
-ARGUMENTS = os.environ.get("LLAVA_DOCKER_ARGS", "").split()
 HEALTH_CHECK = "/opt/llava/bin/healthcheck.py"
 REGISTRY = os.environ.get("LLAVA_TEST_REGISTRY", "")
 
@@ -54,7 +56,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(root: Path, *arguments: str) -> dict[str, Any]:
     """Run the tool; what it prints."""
     command = [sys.executable, "-m", "tools.images", "--root", str(root), "build", *arguments]
-    command += [f"--docker-arg={argument}" for argument in ARGUMENTS]
     answer = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     assert answer.returncode == 0
     result: dict[str, Any] = json.loads(answer.stdout)
@@ -74,7 +75,12 @@ def test_push_pin_and_rebuild_exactly_what_changed(checkout: Path) -> None:
     lock = json.loads((checkout / "images.lock.json").read_text())
     assert lock["pinned"] is True
     for reference in lock["stages"].values():
-        docker("pull", "--quiet", reference.partition("@")[0].rpartition(":")[0] + "@" + reference.partition("@")[2])
+        tagged, _, digest = reference.partition("@")
+        name, _, tag = tagged.rpartition(":")
+        assert find_digest(name, tag) == find_digest(name, digest) == digest
+    # As a node does: by the reference of the lock, from the registry.
+    docker("rmi", lock["stages"]["expand"].partition("@")[0])
+    assert "Usage" in docker("run", "--rm", "--network=none", lock["stages"]["expand"], "llava", "--help")
 
     assert build(checkout, *push) == {"built": [], "lock_changed": False}, "nothing changed, nothing is done"
 
@@ -138,8 +144,55 @@ def test_the_health_check_finds_what_is_missing() -> None:
 
 
 @pytest.mark.usefixtures("built")
+def test_the_demo_containers_are_as_strict_as_they_say(tmp_path: Path) -> None:
+    import docker as docker_py
+
+    program = """
+import json, os
+def refused(path):
+    try:
+        open(path, "w").close()
+    except OSError as error:
+        return error.strerror
+status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
+print(json.dumps({
+    "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
+    "capabilities": status["CapBnd"].strip("0") + status["CapEff"].strip("0"), "no_new_privs": status["NoNewPrivs"],
+    "root": refused("/opt/llava/x"), "world": refused(os.environ["WORLD"] + "/x"), "tmp": refused("/tmp/x"),
+    "network": os.listdir("/sys/class/net"),
+}))
+"""
+    world = tmp_path / "world"
+    world.mkdir()
+    world.chmod(0o777)
+    client = docker_py.from_env()
+    try:
+        arguments = {**strict_arguments(world, ARBITRARY_UID), "environment": {"WORLD": str(world)}}
+        said = client.containers.run("llava-light:dev", ["python", "-c", program], remove=True, **arguments)
+    finally:
+        client.close()
+    assert json.loads(said) == {
+        "uid": ARBITRARY_UID,
+        "gid": ARBITRARY_UID,
+        "groups": [ARBITRARY_UID],
+        "capabilities": "",
+        "no_new_privs": "1",
+        "root": "Read-only file system",
+        "world": "Read-only file system",
+        "tmp": None,
+        "network": ["lo"],
+    }
+
+
+@pytest.mark.usefixtures("built")
 def test_the_whole_pipeline_in_strict_containers(tmp_path: Path) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", "tools.demo_docker", "--no-build", "--out", str(tmp_path / "out")], cwd=ROOT, check=False
-    )
-    assert answer.returncode == 0
+    """`make demo-docker` as a person would run it; what it builds is there already."""
+    command = ["make", "--no-print-directory", "demo-docker", f"DOCKER_DEMO_ARGS=--out {tmp_path / 'out'}"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    record = json.loads(next((tmp_path / "out/pipeline").glob("*/run.json")).read_text())
+    assert set(record["ran"]) == set(STAGE_MODULES)
+    outputs = {name: Path(output["uri"]) for name, output in record["outputs"].items()}
+    assert (outputs["projector"] / "projector.safetensors").is_file()
+    assert (outputs["model"] / "model.safetensors").is_file()
+    assert (outputs["onnx"] / "onnx/vision_encoder.onnx").is_file()
+    assert len((outputs["predictions"] / "finetuned.jsonl").read_text().splitlines()) == 24

@@ -97,6 +97,11 @@ def test_locks_agree_with_constraints() -> None:
                 assert version.partition("+")[0] == constraints[name], f"{lock.name}: {name}; run tools/lock_images.sh"
 
 
+def test_an_image_with_torch_for_the_cpu_asks_the_index_that_has_it() -> None:
+    images = load_images(ROOT, {"TRAIN_LOCK": "train-cpu.txt"})
+    assert images["train"].arguments["TORCH_BACKEND"] == images["export"].arguments["TORCH_BACKEND"] == "cpu"
+
+
 def test_the_expansion_image_has_no_torch() -> None:
     assert "torch" not in (ROOT / "images/locks/light.txt").read_text().replace("pytorch", "")
 

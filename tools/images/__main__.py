@@ -63,12 +63,15 @@ def _build(options: argparse.Namespace, root: Path, images: dict[str, Image]) ->
     if options.push and not options.registry:
         raise ValueError("--push needs --registry")
     contents = _contents(root, images)
-    builder = options.builder or building.choose_builder()
+    builder = options.builder or building.choose_builder(push=options.push)
     built = []
     for step in building.plan(images, contents, options.registry):
         if step.digest is None:
             building.build(step, root, push=options.push, builder=builder, more=options.docker_arg, also=options.tag)
             built.append(step.image.name)
+            if options.push and builder == "docker":
+                print(f"{step.tagged}: without SBOM and provenance, which this builder cannot attach; "
+                      "`docker buildx create --use` makes one that can", file=sys.stderr)  # fmt: skip
         elif not options.registry:
             for tag in options.tag:
                 building.tag_locally(step, tag)
@@ -121,8 +124,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--tag", action="append", default=[], help="a further tag besides the content hash; repeatable"
     )
-    command.add_argument("--builder", choices=["buildx", "docker"], help="default: buildx where the client has it")
-    command.add_argument("--docker-arg", action="append", default=[], help="passed to the build command; repeatable")
+    command.add_argument(
+        "--builder",
+        choices=["buildx", "docker"],
+        help="default: buildx where the client has it and, to push, its builder can attach SBOM and provenance",
+    )
+    command.add_argument(
+        "--docker-arg",
+        action="append",
+        default=os.environ.get("LLAVA_DOCKER_ARGS", "").split(),
+        help="passed to the build command; repeatable, after those in $LLAVA_DOCKER_ARGS",
+    )
     return parser
 
 

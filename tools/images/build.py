@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,21 +77,34 @@ def build(
     for name, value in sorted(step.image.labels.items()):
         command += ["--label", f"{name}={value}"]
     command += ["--file", str(step.image.dockerfile), "--target", step.image.target, *more, "."]
-    _run(command, root)
+    # Plain `docker build` means the engine's own builder, whichever one a person has selected for buildx.
+    _run(command, root, {} if builder == "buildx" else {"BUILDX_BUILDER": "default"})
     if push and builder != "buildx":
         for tag in tags:
             _run([DOCKER, "push", "--quiet", tag], root)
 
 
-def choose_builder() -> str:
-    """`buildx` where the Docker client has it."""
-    answer = subprocess.run([DOCKER, "buildx", "version"], capture_output=True, check=False)
-    return "buildx" if answer.returncode == 0 else "docker"
+def choose_builder(*, push: bool) -> str:
+    """`buildx` where the Docker client has it and, to push, its builder can attach SBOM and provenance."""
+    if _said("buildx", "version") is None:
+        return "docker"
+    driver = re.search(r"(?m)^Driver:\s+(\S+)", _said("buildx", "inspect") or "")
+    if not push or (driver is not None and driver[1] != "docker"):
+        return "buildx"
+    # The engine's own builder keeps what it attaches only in containerd's image store.
+    store = _said("info", "--format", "{{json .DriverStatus}}") or ""
+    return "buildx" if "io.containerd.snapshotter" in store else "docker"
 
 
 def tag_locally(step: Step, tag: str) -> None:
     """Give an image that is here already a further tag."""
     _run([DOCKER, "tag", step.tagged, f"{step.name}:{tag}"], Path())
+
+
+def _said(*arguments: str) -> str | None:
+    """What the Docker client answers, None where it fails."""
+    answer = subprocess.run([DOCKER, *arguments], capture_output=True, text=True, check=False)
+    return answer.stdout if answer.returncode == 0 else None
 
 
 def _local_id(reference: str) -> str | None:
@@ -104,7 +118,8 @@ def _local_id(reference: str) -> str | None:
     raise RuntimeError(f"docker image inspect {reference}: {answer.stderr.strip()}")
 
 
-def _run(command: Sequence[str], folder: Path) -> None:
+def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
     print("+", " ".join(command), file=sys.stderr, flush=True)
     # Docker Engine 20.10 builds with BuildKit only when told to. Its output goes to stderr: stdout is for results.
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "DOCKER_BUILDKIT": "1"}, stdout=sys.stderr)
+    variables = {**os.environ, "DOCKER_BUILDKIT": "1", **(environment or {})}
+    subprocess.run(command, cwd=folder, check=True, env=variables, stdout=sys.stderr)
