@@ -1,8 +1,12 @@
 # Everything a person runs, each with its own set-up: `make demo` and `make test` work in a fresh clone.
 #   make demo                     train, evaluate and export the small model end to end (runs/demo)
 #   make demo ROOT=s3://bucket/p  the same, artifacts in an S3-compatible store
-#   make test                     the whole suite, but what needs Docker; test-fast: without the slow part
+#   make test                     the whole suite, but what needs Docker
+#   make test-fast                without the slow part: a few minutes on two cores
 #   make check                    lint, format, types, floors
+#   make base-models              train the demo's small CLIP and Llama again (demo/base)
+#   make install                  only the environment, .venv
+# JOBS=4: test processes beside each other (0: none but pytest itself); PYTEST_ARGS="-k name"
 # PYTHON=..., TORCH_BACKEND=cpu, UV_FIND_LINKS=...: see tools/setup_venv.sh
 
 SHELL := bash
@@ -15,6 +19,7 @@ EXTRAS ?= expansion,train,export,pipeline,dev
 OUT ?= runs/demo
 ROOT ?=
 PYTEST_ARGS ?=
+JOBS ?= 2
 DOCKER_DEMO_ARGS ?=
 comma := ,
 BIN := $(VENV)/bin
@@ -57,13 +62,17 @@ demo-docker: $(STAMP)
 base-models: $(STAMP)
 	@$(BIN)/python -m demo.base_models
 
+# A file's tests stay in one process, which makes their fixtures once; a core each is quicker than threads of many.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+test test-fast: export OMP_NUM_THREADS ?= 1
+
 .PHONY: test
 test: $(STAMP)
-	@$(BIN)/python -m pytest -m "not docker" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not docker" $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: $(STAMP)
-	@$(BIN)/python -m pytest -m "not docker and not slow" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not docker and not slow" $(PYTEST_ARGS)
 
 .PHONY: test-docker
 test-docker: $(STAMP)

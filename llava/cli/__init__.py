@@ -18,11 +18,11 @@ from llava.processes import yield_idle_cores
 from llava.stages.stage import STAGE_MODULES, load_stage
 
 SUMMARIES = {
-    "expand": "Stage: COCO annotations to training rows, by templates and a teacher",
+    "expand": "COCO annotations to rows for both training stages, by templates and a teacher",
     "pretrain": "Stage 1: align the projector; everything else is frozen",
     "finetune": "Stage 2: train projector and language model on instructions",
-    "evaluate": "Stage: answer a benchmark in batches and score it, beside two baselines",
-    "export": "Stage: vision tower and projector as ONNX, checked against torch",
+    "evaluate": "Answer a benchmark in batches and score it, beside two baselines",
+    "export": "Vision tower and projector as ONNX, checked against torch",
     "data": "Check a dataset, pack images into tar shards",
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
     "merge": "Merge LoRA weights into a plain model directory",
@@ -38,7 +38,7 @@ def make_app(wanted: str | None) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        help="LLaVA training, stage by stage.",
+        help="LLaVA, stage by stage. Every place may be a path or an s3:// URI; `llava COMMAND --help` says more.",
     )
 
     @app.callback()

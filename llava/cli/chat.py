@@ -21,7 +21,7 @@ HELP = "/image FILE shows another image and starts anew, /reset forgets the conv
 @app.command("chat")
 def chat(
     question: Annotated[str, typer.Argument(help="What to ask; without it, a conversation starts")] = "",
-    model: Annotated[str, typer.Option(help="Trained model: hub directory, s3:// URI or hub id")] = "",
+    model: Annotated[str, typer.Option(help="Trained model (required): hub directory, s3:// URI or hub id")] = "",
     image: Annotated[str, typer.Option(help="Image: file, or s3:// URI; without it the model sees none")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens")] = 256,
 ) -> None:

@@ -58,7 +58,9 @@ def stage_command(stage: Stage, app: typer.Typer) -> None:
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     command.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (context_parameter, *parameters)}
-    app.callback(invoke_without_command=True, help=stage.summary)(command)
+    # The usage line names subcommands only where the stage brings some.
+    usage = "[COMMAND]" if app.registered_commands else ""
+    app.callback(invoke_without_command=True, help=stage.summary, subcommand_metavar=usage)(command)
 
 
 def with_settings(

@@ -54,7 +54,7 @@ def read_lock(path: Path) -> dict[str, str]:
         stages = dict(json.loads(path.read_text())["stages"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise SettingsError(
-            f"{path}: not a lock file of images ({error!r}); `python -m tools.images build` writes one"
+            f"{path}: not a lock file of images ({error!r}); `python -m tools.images build --push` writes one"
         ) from error
     missing = [stage for stage in STAGES if not stages.get(stage)]
     if missing:
