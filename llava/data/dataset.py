@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from llava.data.images import ImageError, ImageSource
 from llava.data.labels import RowEncoder
-from llava.data.preprocess import Preprocessor
+from llava.data.preprocess import MAX_DEVICE_PIXELS, Preprocessor
 from llava.data.records import Record
 from llava.errors import DataError, RowError
 
@@ -37,7 +37,8 @@ class Example:
         pixels: float32, (I, C, H, W); I = 0 in a text-only row.
         record_id: the record's id, for messages.
         image_sizes: (height, width) in pixels of each original image; AnyRes lays out its tiles by it.
-        raw: instead of `pixels`, the images as decoded, each (H, W, C) uint8, for `DevicePreprocessor`.
+        raw: instead of `pixels`, the images as decoded, each (H, W, C) uint8, for `DevicePreprocessor`; those above
+            `MAX_DEVICE_PIXELS` are at their final size already.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -112,7 +113,7 @@ class LazySupervisedDataset(Sequence[Example]):
         encoded = self.encoder.encode(record, tokens, file=self.file)
         kept = pictures[: encoded.images]
         side = self.preprocessor.image_size
-        raw = tuple(np.asarray(picture) for picture in kept) if self.raw_pixels else ()
+        raw = tuple(self._raw(picture) for picture in kept) if self.raw_pixels else ()
         pixels = [] if self.raw_pixels else [self.preprocessor.pixels(picture) for picture in kept]
         pixels_ICHW = (
             np.concatenate(pixels)
@@ -173,6 +174,10 @@ class LazySupervisedDataset(Sequence[Example]):
             threads=self._threads,
             raw_pixels=self.raw_pixels,
         )
+
+    def _raw(self, picture: Any) -> npt.NDArray[np.uint8]:
+        large = picture.width * picture.height > MAX_DEVICE_PIXELS
+        return self.preprocessor.resized(picture) if large else np.asarray(picture)
 
     def _load(self, record: Record, number: int) -> Any:
         try:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from transformers import LlavaNextProcessor, LlavaProcessor
 
 
+MAX_DEVICE_PIXELS = 2**21
+"""Larger images are resized on the host even where the device does it: some 30 bytes a pixel of device memory, which no
+rehearsal could foresee."""
+
+
 @dataclass(frozen=True)
 class ImageSettings:
     """The processor's settings, as numbers.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from llava import storage
 from llava.data.check import check_rows
@@ -181,3 +182,35 @@ def test_raw_images_become_the_same_pixels_on_the_device(folder: Path) -> None:
     assert np.array_equal(found.input_ids_BT.numpy(), expected.input_ids_BT.numpy())
     text_only = collator_of(raw, True)([raw[1]], [1]).to("cpu")
     assert not text_only.has_images
+
+
+def test_an_image_too_large_for_the_device_comes_resized_by_the_host(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava.data import dataset
+
+    monkeypatch.setattr(dataset, "MAX_DEVICE_PIXELS", 40 * 30)
+    file = read_records(str(folder / "rows.json"))
+    encoder, preprocessor = parts()
+    images = ImageSource(str(folder))
+    raw = LazySupervisedDataset(file.records, encoder, images, preprocessor, raw_pixels=True)[4]
+    small, large = raw.raw
+    assert small.shape == (30, 40, 3)
+    assert np.array_equal(large, preprocessor.resized(images.load("wide.jpg")))
+
+
+def test_raw_images_are_page_locked_for_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llava.data.batches import collator_of
+
+    asked: list[bool] = []
+    make = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **k: asked.append(pin_memory) or make(*a, **k))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    file = read_records(str(folder / "rows.json"))
+    encoder, preprocessor = parts()
+    raw = LazySupervisedDataset(file.records, encoder, ImageSource(str(folder)), preprocessor, raw_pixels=True)
+    batch = collator_of(raw, True)([raw[4], raw[0]], [4, 0])
+    pinned = batch.pin_memory().raw_images
+    assert asked == [True] * 3
+    assert all(isinstance(image, torch.Tensor) for image in pinned)
+    assert all(np.array_equal(image, np.asarray(held)) for image, held in zip(batch.raw_images, pinned, strict=True))
