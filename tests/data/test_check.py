@@ -98,6 +98,30 @@ def test_every_fault_is_found_and_named(folder: Path, depth: Any) -> None:
 
 
 @pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize(("chunk", "threads"), [(1, 1), (2, 5), (128, 2)])
+def test_chunks_and_threads_change_nothing(
+    folder: Path, tiles: bool, chunk: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava.data import check
+
+    (folder / "many.json").write_text(json.dumps(ROWS * 5))
+    file = read_records(str(folder / "many.json"))
+    encoder, preprocessor = parts(tiles)
+    monkeypatch.setattr(check, "FACTS_CHUNK", chunk)
+    result = check_rows(file, ImageSource(str(folder)), encoder, preprocessor, threads=threads)
+    expected = [10 * block + row for block in range(5) for row in (0, 4, 5, 8)]
+    assert [file.records[i].index for i in result.good] == expected
+    problems = [problem.row for problem in result.problems if problem.problem != "image-count"]
+    assert problems == [10 * block + row for block in range(5) for row in (1, 2, 6, 7, 9)]
+    assert result.notes == {"role-marker-in-text": 5}
+    for at, position in enumerate(result.good):
+        record = file.records[position]
+        counts = [preprocessor.visual_tokens(*result.sizes[ref]) for ref in record.images]
+        encoded = encoder.encode(record, counts)
+        assert (result.facts.lengths[at], result.facts.supervised[at]) == (len(encoded.input_ids), encoded.supervised)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
 def test_the_good_rows_are_what_the_dataset_builds(folder: Path, tiles: bool) -> None:
     file = read_records(str(folder / "rows.json"))
     encoder, preprocessor = parts(tiles)
