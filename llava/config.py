@@ -76,6 +76,11 @@ class TrainRecipe(Strict):
     image_aspect_ratio: Literal["pad", "crop"] = Field(
         "pad", description="pad: to a square with the tower's mean colour; crop: resize the short side, cut the centre"
     )
+    device_preprocess: bool = Field(
+        False,
+        description="Pad, resize and normalise images on the device: the host only decodes, and pixels differ by at "
+        "most 2 levels of 255 from the saved processor's; not for llava_next",
+    )
     max_length: int = Field(
         2048, ge=8, description="Longest row in tokens, visual tokens included; longer rows are cut on the right"
     )
@@ -107,8 +112,10 @@ class TrainRecipe(Strict):
 
     precision: Literal["fp32", "bf16"] = "bf16"
     zero_stage: Literal[0, 1, 2, 3] = 2
-    offload_optimizer: bool = False
-    offload_parameters: bool = False
+    offload_optimizer: bool = Field(
+        False, description="Keep masters and moments in host memory; zero_stage 1 to 3, or bf16"
+    )
+    offload_parameters: bool = Field(False, description="Keep the weights in host memory; zero_stage 3 only")
     activation_checkpoint_every_n_layers: int = Field(
         0, ge=0, description="0: none; 1: every layer; n: every n-th layer"
     )
@@ -135,8 +142,16 @@ class TrainRecipe(Strict):
                 f"pack_tokens ({self.pack_tokens}) must be at least max_length ({self.max_length}), "
                 "or a row may fit no pack"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _deepspeed_can_do_it(self) -> TrainRecipe:
         if self.lora is not None and self.lora.quantize_4bit and self.zero_stage == 3:
             raise ValueError("lora.quantize_4bit does not work with zero_stage 3; use 0, 1 or 2")
+        if self.offload_optimizer and self.zero_stage == 0 and self.precision == "fp32":
+            raise ValueError("offload_optimizer: found true with zero_stage 0 in fp32; expected zero_stage 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(f"offload_parameters: found true with zero_stage {self.zero_stage}; expected zero_stage 3")
         return self
 
 
@@ -148,6 +163,16 @@ class Recipe(Strict):
     model: ModelRecipe
     pretrain: TrainRecipe
     finetune: TrainRecipe
+
+    @model_validator(mode="after")
+    def _tiles_are_cut_on_the_host(self) -> Recipe:
+        for stage in ("pretrain", "finetune"):
+            if self.model.architecture == "llava_next" and getattr(self, stage).device_preprocess:
+                raise ValueError(
+                    f"{stage}.device_preprocess: found true with model.architecture llava_next, whose tiles it does "
+                    "not make; expected false"
+                )
+        return self
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -218,6 +243,8 @@ def validate(model: type[M], data: Any, source: str) -> M:
                 )
             elif fault["type"] == "missing":
                 lines.append(f"{source}: {field}: missing; it is required")
+            elif fault["type"] == "value_error" and isinstance(fault["input"], dict):
+                lines.append(f"{source}: {field}: {fault['msg'].removeprefix('Value error, ')}")
             else:
                 lines.append(f"{source}: {field}: found {fault['input']!r}; {fault['msg']}")
         raise SettingsError("\n".join(lines)) from error

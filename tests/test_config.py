@@ -65,6 +65,11 @@ def test_overrides_reach_nested_fields(recipe_file: Path) -> None:
         ("model.projector", "mlp0x_gelu", r"model.projector: found 'mlp0x_gelu'"),
         ("finetune.zero_stage", 4, r"finetune.zero_stage: found 4; Input should be 0, 1, 2 or 3"),
         ("finetune.pack_tokens", 100, r"pack_tokens \(100\) must be at least max_length \(2048\)"),
+        (
+            "pretrain",
+            {"learning_rate": 1, "max_length": 9000},
+            r"mine.yaml: pretrain: pack_tokens \(8192\) must be at least max_length \(9000\)",
+        ),
         ("finetune.lora", {"quantize_4bit": True}, None),
     ],
 )
@@ -77,6 +82,15 @@ def test_a_faulty_field_is_named_with_value_and_remedy(
         return
     with pytest.raises(SettingsError, match=message):
         load_recipe(path)
+
+
+def test_tiles_are_not_made_on_the_device(recipe_file: Path) -> None:
+    _change(recipe_file, "finetune.device_preprocess", True)
+    assert load_recipe(str(recipe_file)).finetune.device_preprocess
+    with pytest.raises(
+        SettingsError, match=r"finetune.device_preprocess: found true with .*llava_next.*expected false"
+    ):
+        load_recipe(str(recipe_file), {"model.architecture": "llava_next"})
 
 
 def test_all_faults_are_told_at_once(recipe_file: Path) -> None:

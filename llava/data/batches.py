@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from llava.data.dataset import Example
-from llava.data.device_preprocess import DevicePreprocessor
+from llava.data.device_preprocess import DevicePreprocessor, RawImage
 from llava.data.labels import IGNORE_INDEX
 from llava.data.plan import BatchPlan, StepPlan
 
@@ -48,7 +48,7 @@ class Batch:
         rows: the dataset's indices.
         tokens: real tokens, without padding.
         raw_images: instead of pixels, the images as decoded, each (H, W, C) uint8; `to(..., preprocess=...)` makes
-            the pixels of them on the device.
+            the pixels of them on the device. `pixel_values_ICHW` is the zero image meanwhile.
     """
 
     input_ids_BT: Tensor
@@ -63,7 +63,7 @@ class Batch:
     target_ids_K: Tensor
     rows: list[int]
     tokens: int
-    raw_images: tuple[npt.NDArray[np.uint8], ...] = ()
+    raw_images: tuple[RawImage, ...] = ()
 
     def to(
         self,
@@ -91,7 +91,13 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, so that copies to a GPU do not block."""
         pinned = {f.name: v.pin_memory() for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **pinned)
+        return replace(self, **pinned, raw_images=tuple(_pinned(image) for image in self.raw_images))
+
+
+def _pinned(image_HWC: RawImage) -> Tensor:
+    held_HWC = torch.empty(image_HWC.shape, dtype=torch.uint8, pin_memory=True)
+    held_HWC.numpy()[...] = image_HWC  # once, straight from the decoder's memory, which torch could not wrap
+    return held_HWC
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ check` runs it alone and writes a report. Each image is looked at once, however 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
-from llava.data.dataset import RowFacts, Size, row_facts
+from llava.data.dataset import FACTS_CHUNK, RowFacts, Size, facts_of
 from llava.data.images import ImageError, ImageSource
 from llava.data.labels import RowEncoder
 from llava.data.preprocess import Preprocessor
@@ -25,6 +25,9 @@ from llava.errors import RowError
 
 Depth = Literal["header", "full"]
 Progress = Callable[[str, int, int], None]
+A = TypeVar("A")
+B = TypeVar("B")
+_Looked = tuple[tuple[int, int, int] | RowError, bool]
 _ROLE_MARKER = re.compile(r"\b(USER|ASSISTANT|Human|Assistant):|\[/?INST\]|<\|im_(start|end)\|>|^###", re.MULTILINE)
 
 
@@ -80,7 +83,7 @@ def check_rows(
         encoder: also encode each row; None checks structure and images only, and leaves `facts` zero.
         preprocessor: counts visual tokens; needed with `encoder`.
         depth: `header` reads each image and looks at its ends; `full` decodes it whole.
-        threads: reading and decoding images.
+        threads: reading and decoding images, and encoding rows.
         progress: called with ("images" or "rows", done, total).
 
     Raises:
@@ -92,26 +95,48 @@ def check_rows(
         [], RowFacts(*(np.zeros(0, np.int32),) * 3), sizes, list(file.problems), Counter(file.repairs), file.total
     )
     facts: list[tuple[int, int, int]] = []
-    for position, record in enumerate(file.records):
-        try:
-            _raise_for_images(record, bad_images, file.uri)
-            if encoder is not None and preprocessor is not None:
-                facts.append(row_facts(record, encoder, preprocessor, sizes, file.uri))
-                if encoder.max_length is not None and facts[-1][0] == encoder.max_length:
+
+    def look_at(start: int) -> list[_Looked]:
+        return _look_at_rows(
+            file.records[start : start + FACTS_CHUNK], bad_images, encoder, preprocessor, sizes, file.uri
+        )
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="llava-check") as pool:
+        for start, future in _bounded(pool, look_at, range(0, len(file.records), FACTS_CHUNK), threads * 2):
+            for position, (found, marked) in enumerate(future.result(), start=start):
+                if isinstance(found, RowError):
+                    result.problems.append(found)
+                    continue
+                result.good.append(position)
+                facts.append(found)
+                if encoder is not None and encoder.max_length == found[0]:
                     result.notes["as-long-as-max-length"] += 1
-        except RowError as problem:
-            result.problems.append(problem)
-            continue
-        result.good.append(position)
-        if any(_ROLE_MARKER.search(turn.text) for turn in record.turns):
-            result.notes["role-marker-in-text"] += 1
-        if progress is not None and position % 1000 == 999:
-            progress("rows", position + 1, len(file.records))
-    if progress is not None:
-        progress("rows", len(file.records), len(file.records))
-    columns = np.array(facts, dtype=np.int32).reshape(-1, 3).T if facts else np.zeros((3, len(result.good)), np.int32)
-    result.facts = RowFacts(*columns)
+                if marked:
+                    result.notes["role-marker-in-text"] += 1
+            if progress is not None:
+                progress("rows", min(start + FACTS_CHUNK, len(file.records)), len(file.records))
+    result.facts = RowFacts(*np.array(facts, dtype=np.int32).reshape(-1, 3).T)
     return result
+
+
+def _look_at_rows(
+    records: Sequence[Record],
+    bad_images: Mapping[str, ImageError],
+    encoder: RowEncoder | None,
+    preprocessor: Preprocessor | None,
+    sizes: Mapping[str, Size],
+    file: str,
+) -> list[_Looked]:
+    """Of each row its facts (zero without an encoder) or its fault, and whether its text has role markers."""
+    faults = [_fault_of_images(record, bad_images, file) for record in records]
+    sound = [record for record, fault in zip(records, faults, strict=True) if fault is None]
+    facts: Iterator[tuple[int, int, int] | RowError] = iter([(0, 0, 0)] * len(sound))
+    if encoder is not None and preprocessor is not None:
+        facts = iter(facts_of(sound, encoder, preprocessor, sizes, file))
+    return [
+        (fault if fault is not None else next(facts), any(_ROLE_MARKER.search(turn.text) for turn in record.turns))
+        for record, fault in zip(records, faults, strict=True)
+    ]
 
 
 def _decoded_size(images: ImageSource) -> Callable[[str], Size]:
@@ -140,21 +165,21 @@ def _look_at_images(
 
 
 def _bounded(
-    pool: ThreadPoolExecutor, look: Callable[[str], Size], refs: Iterable[str], ahead: int
-) -> Iterator[tuple[str, Future[Size]]]:
-    waiting = iter(refs)
-    running = [(ref, pool.submit(look, ref)) for ref in islice(waiting, ahead)]
+    pool: ThreadPoolExecutor, work: Callable[[A], B], items: Iterable[A], ahead: int
+) -> Iterator[tuple[A, Future[B]]]:
+    """Items with their work, in order, at most `ahead` of it under way."""
+    waiting = iter(items)
+    running = deque((item, pool.submit(work, item)) for item in islice(waiting, ahead))
     while running:
-        batch, running = running, []
-        for ref, future in batch:
-            yield ref, future
-            running += [(following, pool.submit(look, following)) for following in islice(waiting, 1)]
+        yield running.popleft()
+        running.extend((item, pool.submit(work, item)) for item in islice(waiting, 1))
 
 
-def _raise_for_images(record: Record, bad_images: dict[str, ImageError], file: str) -> None:
+def _fault_of_images(record: Record, bad_images: Mapping[str, ImageError], file: str) -> RowError | None:
     for number, ref in enumerate(record.images):
         error = bad_images.get(ref)
         if error is not None:
             name = "image" if len(record.images) == 1 else f"image[{number}]"
             found = f"{ref} ({error.detail})"
-            raise RowError(file, record.index, name, found, error.expected, problem=error.problem) from error
+            return RowError(file, record.index, name, found, error.expected, problem=error.problem)
+    return None

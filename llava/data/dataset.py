@@ -19,12 +19,13 @@ import numpy.typing as npt
 
 from llava.data.images import ImageError, ImageSource
 from llava.data.labels import RowEncoder
-from llava.data.preprocess import Preprocessor
+from llava.data.preprocess import MAX_DEVICE_PIXELS, Preprocessor
 from llava.data.records import Record
 from llava.errors import DataError, RowError
 
 Size = tuple[int, int]
-_CHUNK = 2048
+FACTS_CHUNK = 128
+"""Rows encoded at once: a few MB while it lasts."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Example:
         pixels: float32, (I, C, H, W); I = 0 in a text-only row.
         record_id: the record's id, for messages.
         image_sizes: (height, width) in pixels of each original image; AnyRes lays out its tiles by it.
-        raw: instead of `pixels`, the images as decoded, each (H, W, C) uint8, for `DevicePreprocessor`.
+        raw: instead of `pixels`, the images as decoded, each (H, W, C) uint8, for `DevicePreprocessor`; those above
+            `MAX_DEVICE_PIXELS` are at their final size already.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -112,7 +114,7 @@ class LazySupervisedDataset(Sequence[Example]):
         encoded = self.encoder.encode(record, tokens, file=self.file)
         kept = pictures[: encoded.images]
         side = self.preprocessor.image_size
-        raw = tuple(np.asarray(picture) for picture in kept) if self.raw_pixels else ()
+        raw = tuple(self._raw(picture) for picture in kept) if self.raw_pixels else ()
         pixels = [] if self.raw_pixels else [self.preprocessor.pixels(picture) for picture in kept]
         pixels_ICHW = (
             np.concatenate(pixels)
@@ -149,11 +151,16 @@ class LazySupervisedDataset(Sequence[Example]):
         out = np.zeros((3, len(self)), dtype=np.int32)
 
         def chunk(start: int) -> None:
-            for index in range(start, min(start + _CHUNK, len(self))):
-                out[:, index] = row_facts(self.records[index], self.encoder, self.preprocessor, self.sizes, self.file)
+            rows = range(start, min(start + FACTS_CHUNK, len(self)))
+            records = [self.records[index] for index in rows]
+            found = facts_of(records, self.encoder, self.preprocessor, self.sizes, self.file)
+            for index, facts in zip(rows, found, strict=True):
+                if isinstance(facts, RowError):
+                    raise facts
+                out[:, index] = facts
 
         with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(chunk, range(0, len(self), _CHUNK)))
+            list(pool.map(chunk, range(0, len(self), FACTS_CHUNK)))
         return RowFacts(out[0], out[1], out[2])
 
     def subset(self, indices: Sequence[int]) -> LazySupervisedDataset:
@@ -174,6 +181,10 @@ class LazySupervisedDataset(Sequence[Example]):
             raw_pixels=self.raw_pixels,
         )
 
+    def _raw(self, picture: Any) -> npt.NDArray[np.uint8]:
+        large = picture.width * picture.height > MAX_DEVICE_PIXELS
+        return self.preprocessor.resized(picture) if large else np.asarray(picture)
+
     def _load(self, record: Record, number: int) -> Any:
         try:
             return self.images.load(record.images[number])
@@ -183,27 +194,43 @@ class LazySupervisedDataset(Sequence[Example]):
             raise RowError(self.file, record.index, name, found, error.expected, problem=error.problem) from error
 
 
-def row_facts(
-    record: Record, encoder: RowEncoder, preprocessor: Preprocessor, sizes: Mapping[str, Size] | None, file: str
-) -> tuple[int, int, int]:
-    """(tokens, supervised tokens, images or tiles) of one row.
+def facts_of(
+    records: Sequence[Record],
+    encoder: RowEncoder,
+    preprocessor: Preprocessor,
+    sizes: Mapping[str, Size] | None,
+    file: str,
+) -> list[tuple[int, int, int] | RowError]:
+    """(tokens, supervised tokens, images or tiles) of each row, or why it cannot be encoded.
 
     Raises:
-        RowError: the row cannot be encoded.
         DataError: AnyRes, and the size of an image is not known.
     """
     constant = preprocessor.constant_visual_tokens
-    if constant is not None:
-        encoded = encoder.encode(record, [constant] * len(record.images), file=file)
-        return len(encoded.input_ids), encoded.supervised, encoded.images
+    counts = [
+        [constant] * len(record.images)
+        if constant is not None
+        else [preprocessor.visual_tokens(*size) for size in _sizes_of(record, sizes, file)]
+        for record in records
+    ]
+    found: list[tuple[int, int, int] | RowError] = []
+    for record, encoded in zip(records, encoder.encode_all(records, counts, file=file), strict=True):
+        if isinstance(encoded, RowError):
+            found.append(encoded)
+            continue
+        images = encoded.images
+        if constant is None:
+            images = sum(preprocessor.tile_count(*size) for size in _sizes_of(record, sizes, file)[: encoded.images])
+        found.append((len(encoded.input_ids), encoded.supervised, images))
+    return found
+
+
+def _sizes_of(record: Record, sizes: Mapping[str, Size] | None, file: str) -> list[Size]:
     if sizes is None or any(ref not in sizes for ref in record.images):
         raise DataError(
             f"{file}: row {record.index}: with AnyRes, lengths need the images' sizes; pass those `check_rows` found"
         )
-    own = [sizes[ref] for ref in record.images]
-    encoded = encoder.encode(record, [preprocessor.visual_tokens(*size) for size in own], file=file)
-    tiles = sum(preprocessor.tile_count(*size) for size in own[: encoded.images])
-    return len(encoded.input_ids), encoded.supervised, tiles
+    return [sizes[ref] for ref in record.images]
 
 
 def split_validation(rows: int, validation_rows: int, seed: int) -> tuple[list[int], list[int]]:

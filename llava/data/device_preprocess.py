@@ -1,6 +1,10 @@
 """Padding, resizing and normalisation on the device, from the bytes a JPEG decodes to.
 
-The host then only decodes. The result is not bit for bit the saved processor's: Pillow computes in fixed point, this
+The host then only decodes. Nothing here waits for the device: weights are computed where they are used, and images in
+page-locked memory (`Batch.pin_memory`) are copied while the device works. An image above `MAX_DEVICE_PIXELS` comes from
+the dataset already at its final size, which this leaves as it is; so the memory for one image is bounded.
+
+The result is not bit for bit the saved processor's: Pillow computes in fixed point, this
 in float32, and a value halfway between two levels may be rounded to the other one, in either of two passes. No pixel
 differs by more than `TOLERANCE` levels of 255 (tests hold it over sizes and settings), and hardly one in a hundred
 differs at all. TF32 products are too coarse for it: leave `torch.backends.cuda.matmul.allow_tf32` off, or expect
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +33,9 @@ TOLERANCE = 2
 _BILINEAR, _BICUBIC = 2, 3  # Pillow's numbers
 _SUPPORT = {_BILINEAR: 1.0, _BICUBIC: 2.0}
 
+RawImage: TypeAlias = npt.NDArray[np.uint8] | Tensor
+"""An image as decoded, (H, W, C) uint8; a tensor once it is in page-locked memory."""
+
 
 class DevicePreprocessor:
     """Uint8 images to normalised pixels on `device`.
@@ -38,16 +46,17 @@ class DevicePreprocessor:
         dtype: of the result.
 
     Raises:
-        SettingsError: a resampling filter other than bilinear or bicubic, or AnyRes.
+        SettingsError: AnyRes, a resampling filter other than bilinear or bicubic, or an output that is not the square
+            of `shortest_edge`.
     """
 
     def __init__(
         self, settings: ImageSettings | None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        if settings is None or settings.square or settings.resample not in _SUPPORT:
+        if settings is None or settings.square or settings.resample not in _SUPPORT or not _makes_squares(settings):
             raise SettingsError(
-                "device preprocessing: this image processor has settings it does not cover; expected padding or a"
-                " centre crop, shortest_edge, and bilinear or bicubic resampling"
+                "device_preprocess: found true, with an image processor it does not cover; expected padding or a centre"
+                " crop to a square of shortest_edge, bilinear or bicubic resampling and no AnyRes; set it to false"
             )
         self.settings = settings
         self.device = torch.device(device)
@@ -55,13 +64,14 @@ class DevicePreprocessor:
         self._table_CV = torch.from_numpy(normalisation_table(settings)).to(self.device)
         self._mean_colour_C = torch.tensor(settings.background, dtype=torch.float32, device=self.device)
 
-    def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    def __call__(self, images: Sequence[RawImage]) -> Tensor:
         """Pixels (I, C, S, S) of decoded images, each (H, W, C) uint8."""
         return torch.cat([self._one(image) for image in images]).to(self.dtype)
 
-    def _one(self, image_HWC: npt.NDArray[np.uint8]) -> Tensor:
-        source_HWC = torch.tensor(image_HWC).to(self.device, non_blocking=True)
-        height, width = image_HWC.shape[:2]
+    def _one(self, image_HWC: RawImage) -> Tensor:
+        held_HWC = image_HWC if isinstance(image_HWC, Tensor) else torch.tensor(image_HWC)
+        source_HWC = held_HWC.to(self.device, non_blocking=True)
+        height, width = source_HWC.shape[:2]
         source_CHW = source_HWC.permute(2, 0, 1).float()
         if self.settings.pad:
             side = max(height, width)
@@ -86,14 +96,15 @@ class DevicePreprocessor:
         edge = settings.shortest_edge
         long = int(edge * max(height, width) / min(height, width))
         target = (edge, long) if height <= width else (long, edge)
-        crop = settings.crop if settings.crop is not None else target
-        found = []
-        for size, whole, kept in zip((height, width), target, crop, strict=True):
-            start = (whole - kept) // 2
-            if start < 0:
-                raise SettingsError(f"device preprocessing: crop {kept} is larger than the resized image ({whole})")
-            found.append(_weights(size, whole, settings.resample, str(self.device))[start : start + kept])
-        return found[0], found[1]
+        rows, columns = (
+            _weights(size, whole, settings.resample, str(self.device))[(whole - edge) // 2 :][:edge]
+            for size, whole in zip((height, width), target, strict=True)
+        )
+        return rows, columns
+
+
+def _makes_squares(settings: ImageSettings) -> bool:
+    return settings.crop == (settings.shortest_edge,) * 2 or (settings.pad and settings.crop is None)
 
 
 def _resize(image_CHW: Tensor, rows_SH: Tensor, columns_SW: Tensor, background_C11: Tensor, rows_first: bool) -> Tensor:
@@ -112,28 +123,26 @@ def _levels(values: Tensor) -> Tensor:
     return values.add_(0.5).floor_().clamp_(0, 255)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)  # under 1 MB each for photographs; most data have few sizes
 def _weights(size: int, target: int, resample: int, device: str) -> Tensor:
     """Pillow's resampling weights as a matrix (target, size); rows sum to one."""
     scale = size / target
     filter_scale = max(scale, 1.0)
     support = _SUPPORT[resample] * filter_scale
-    weights = np.zeros((target, size), dtype=np.float64)
-    for out in range(target):
-        centre = (out + 0.5) * scale
-        first = max(int(centre - support + 0.5), 0)
-        last = min(int(centre + support + 0.5), size)
-        at = np.arange(first, last)
-        values = _filter((at + 0.5 - centre) / filter_scale, resample)
-        weights[out, first:last] = values / values.sum()
-    return torch.from_numpy(weights.astype(np.float32)).to(device)
+    centre_S1 = (torch.arange(target, dtype=torch.float64, device=device)[:, None] + 0.5) * scale
+    at_W = torch.arange(size, dtype=torch.float64, device=device)
+    first_S1 = (centre_S1 - support + 0.5).trunc().clamp(min=0)
+    last_S1 = (centre_S1 + support + 0.5).trunc().clamp(max=size)
+    values_SW = _filter((at_W + 0.5 - centre_S1) / filter_scale, resample)
+    weights_SW = torch.where((at_W >= first_S1) & (at_W < last_S1), values_SW, 0.0)
+    return (weights_SW / weights_SW.sum(1, keepdim=True)).float()
 
 
-def _filter(x: npt.NDArray[np.floating], resample: int) -> npt.NDArray[np.floating]:
-    x = np.abs(x)
+def _filter(x: Tensor, resample: int) -> Tensor:
+    x = x.abs()
     if resample == _BILINEAR:
-        return np.clip(1.0 - x, 0.0, None)
+        return (1.0 - x).clamp(min=0.0)
     a = -0.5  # Catmull-Rom's, Pillow's choice
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+    return torch.where(x < 1.0, near, torch.where(x < 2.0, far, 0.0))

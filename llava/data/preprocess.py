@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from transformers import LlavaNextProcessor, LlavaProcessor
 
 
+MAX_DEVICE_PIXELS = 2**21
+"""Larger images are resized on the host even where the device does it: some 30 bytes a pixel of device memory, which no
+rehearsal could foresee."""
+
+
 @dataclass(frozen=True)
 class ImageSettings:
     """The processor's settings, as numbers.
@@ -57,6 +62,8 @@ class Preprocessor:
         self.tiles = tiles
         self.image_size = _output_side(processor.image_processor)
         self._processor = processor
+        # Asking takes as long as tokenising half a row, and there are fewer sizes than images.
+        self._visual_tokens = functools.lru_cache(maxsize=4096)(self._ask_for_visual_tokens)
         self._table_CV = None if settings is None else normalisation_table(settings)
 
     @classmethod
@@ -93,10 +100,13 @@ class Preprocessor:
 
     def visual_tokens(self, width: int, height: int) -> int:
         """Visual tokens of an image of this size in pixels, as the processor expands `<image>`."""
+        return self._visual_tokens(width, height)
+
+    def _ask_for_visual_tokens(self, width: int, height: int) -> int:
         data = self._processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
         return int(data.num_image_tokens[0])
 
-    @property
+    @functools.cached_property
     def constant_visual_tokens(self) -> int | None:
         """The number for every image, or None where it depends on the image's size (AnyRes)."""
         return None if self.tiles else self.visual_tokens(self.image_size, self.image_size)

@@ -101,6 +101,7 @@ def _varlen(
     return out[None]
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # boundaries are data: traced, each pack would be compiled anew
 def _by_document(
     query_BHTD: torch.Tensor,
     key_BGTD: torch.Tensor,

@@ -172,7 +172,7 @@ def memory(
     if zero == 3:
         buffers += min(LIVE_PARAMETERS, everything) * size
         weights = 0.0 if recipe.offload_parameters else weights / gpus
-    if recipe.offload_optimizer and zero >= 1:
+    if recipe.offload_optimizer:
         optimizer = 0.0
         gradients = 0.0 if zero >= 2 else gradients
     return Memory(

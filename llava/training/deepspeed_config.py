@@ -29,9 +29,9 @@ def make_config(recipe: TrainRecipe, world_size: int) -> dict[str, Any]:
             "contiguous_gradients": True,
             "stage3_gather_16bit_weights_on_model_save": False,
         }
-    if recipe.offload_optimizer and zero["stage"] >= 1:
+    if recipe.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-    if recipe.offload_parameters and zero["stage"] == 3:
+    if recipe.offload_parameters:
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     config: dict[str, Any] = {
         "train_batch_size": world_size,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from llava.config import TrainRecipe
-from llava.data.batches import StepBatches
+from llava.data.batches import Batch, StepBatches
 from llava.telemetry import Telemetry
 from llava.training import schedule
 from llava.training.checkpoints import CheckpointWriter, take_snapshot
@@ -29,6 +29,7 @@ class Loop:
 
     Attributes:
         batches: from the first step to do until the last, this rank's part.
+        to_device: brings a batch to the engine's device without waiting.
         record_ids: dataset index -> record id, for messages.
         validate: run after a step whose number is a multiple of `validate_every_steps`, and after the last.
         after_log: given the records of a stretch of steps once they are fetched.
@@ -40,6 +41,7 @@ class Loop:
     writer: CheckpointWriter
     telemetry: Telemetry
     batches: Iterable[StepBatches]
+    to_device: Callable[[Batch], Batch]
     record_ids: Callable[[int], str]
     rank: int
     world_size: int
@@ -88,7 +90,7 @@ class Loop:
         torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 4099 + self.rank)
         losses, rows, tokens, places = [], [], 0, 0
         for index, cpu_batch in enumerate(work.micro_batches):
-            batch = cpu_batch.to(self.engine.device, non_blocking=True)
+            batch = self.to_device(cpu_batch)
             losses.append(self.engine.micro(batch, work.supervised, last=index == len(work.micro_batches) - 1))
             rows.append([self.record_ids(row) for row in cpu_batch.rows])
             tokens += cpu_batch.tokens

@@ -55,7 +55,7 @@ def _longest_step(engine: Engine, data: TrainingRows) -> None:
     before = [
         (fragment, fragment.master.clone()) for fragment in engine.fragments() if fragment.master.device.type == "cpu"
     ]
-    batch = data.longest_micro_batch().to(engine.device)
+    batch = data.to_device(data.longest_micro_batch())
     engine.train()
     try:
         engine.micro(batch, max(1, len(batch.target_ids_K)), last=True)

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 
 from llava.data.batches import Batch, BatchLoader, StepBatches
 from llava.data.check import CheckResult, check_rows
 from llava.data.dataset import LazySupervisedDataset, fingerprint_of, split_validation
+from llava.data.device_preprocess import DevicePreprocessor
 from llava.data.images import ImageSource
 from llava.data.labels import RowEncoder
 from llava.data.plan import BatchPlan
@@ -34,6 +36,8 @@ class TrainingRows:
     """Rows and their plan on one rank.
 
     Attributes:
+        device: of this rank, where `to_device` brings batches.
+        preprocess: makes pixels of raw images there, with the recipe's `device_preprocess`; else None.
         problems: rows left out.
         fingerprint: of the rows, their lengths and their order: what a checkpoint belongs to.
     """
@@ -43,7 +47,8 @@ class TrainingRows:
     plan: BatchPlan
     rank: int
     workers: int
-    pin_memory: bool
+    device: torch.device
+    preprocess: DevicePreprocessor | None
     sha256: str
     problems: list[Problem]
     fingerprint: str
@@ -56,6 +61,10 @@ class TrainingRows:
     def batches(self, first_step: int) -> Iterator[StepBatches]:
         """This rank's part of every step from `first_step` on."""
         return iter(self._loader(self.train, self.plan, first_step))
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on this rank's device, its images as pixels. The host does not wait for the copies."""
+        return batch.to(self.device, non_blocking=True, preprocess=self.preprocess)
 
     def longest_micro_batch(self) -> Batch:
         """A micro-batch as heavy as any can get."""
@@ -90,20 +99,23 @@ class TrainingRows:
         return f"{record.id} (row {record.index})"
 
     def _loader(self, data: LazySupervisedDataset, plan: BatchPlan, first_step: int = 0) -> BatchLoader:
-        return BatchLoader(data, plan, self.rank, first_step, self.workers, pin_memory=self.pin_memory)
+        on_gpu = self.device.type == "cuda"
+        return BatchLoader(data, plan, self.rank, first_step, self.workers, pin_memory=on_gpu)
 
 
 def load_rows(
-    job: Job, processor: Any, telemetry: Telemetry, rank: int, world_size: int, pin_memory: bool
+    job: Job, processor: Any, telemetry: Telemetry, rank: int, world_size: int, device: torch.device
 ) -> TrainingRows:
     """Read, check and plan the job's rows; collective.
 
     Raises:
         DataError: the file cannot be used, or more rows than `max_bad_rows` are unusable.
+        SettingsError: `device_preprocess` with an image processor it does not cover.
     """
     recipe = job.train
     encoder = RowEncoder(get_template(recipe.template), processor.tokenizer, max_length=recipe.max_length)
     preprocessor = Preprocessor.from_processor(processor)
+    preprocess = DevicePreprocessor(preprocessor.settings, device) if recipe.device_preprocess else None
     images = ImageSource(job.images_uri)
     file = read_records(job.data_uri)
     checked: CheckResult | None = None
@@ -121,7 +133,13 @@ def load_rows(
             checked.sizes = {}  # only AnyRes lays rows out by them; they need not travel
     checked = _from_rank_0(checked, world_size)
     everything = LazySupervisedDataset(
-        file.records, encoder, images, preprocessor, sizes=checked.sizes, file=job.data_uri
+        file.records,
+        encoder,
+        images,
+        preprocessor,
+        sizes=checked.sizes,
+        file=job.data_uri,
+        raw_pixels=recipe.device_preprocess,
     )
     usable = everything.subset(checked.good)
     usable.__dict__["facts"] = checked.facts
@@ -136,7 +154,8 @@ def load_rows(
         plan=plan,
         rank=rank,
         workers=recipe.loader_workers,
-        pin_memory=pin_memory,
+        device=device,
+        preprocess=preprocess,
         sha256=file.sha256,
         problems=[_problem(error) for error in checked.problems],
         fingerprint=fingerprint_of(plan.fingerprint(), file.sha256),

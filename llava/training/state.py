@@ -84,8 +84,10 @@ def check_same(saved: Identity, present: Identity, place: str) -> None:
         before, now = getattr(saved, name), getattr(present, name)
         if before != now:
             differences.append(f"{_READABLE[name]} was {_short(before)}, now {_short(now)}")
+    # A field younger than the checkpoint stood at what is its default now.
+    defaults = mathematics(TrainRecipe(learning_rate=1.0))
     for name in sorted(saved.recipe.keys() | present.recipe.keys()):
-        before, now = saved.recipe.get(name), present.recipe.get(name)
+        before, now = (side.recipe.get(name, defaults.get(name)) for side in (saved, present))
         if before != now:
             differences.append(f"{name} was {before!r}, now {now!r}")
     if differences:

@@ -62,7 +62,7 @@ class Validator:
         for batches in itertools.islice(self.data.validation_batches(), limit):
             supervised += batches.supervised
             for batch in batches.micro_batches:
-                total += self.engine.evaluate(batch.to(self.engine.device), 1).double()
+                total += self.engine.evaluate(self.data.to_device(batch), 1).double()
         if self.engine.world_size > 1:
             dist.all_reduce(total)
         return float(total) / max(1, supervised)

@@ -71,7 +71,7 @@ def run(job: Job) -> None:
         if own_group:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
         processor = build_processor_for(job)
-        data = load_rows(job, processor, telemetry, rank, world_size, device.type == "cuda")
+        data = load_rows(job, processor, telemetry, rank, world_size, device)
         telemetry.note(
             f"{len(data.train)} rows, {len(data.problems)} left out; "
             f"{data.total_steps} steps of {recipe.global_batch_size}"
@@ -103,6 +103,7 @@ def run(job: Job) -> None:
             ),
             telemetry=telemetry,
             batches=data.batches(first_step),
+            to_device=data.to_device,
             record_ids=data.record_id,
             rank=rank,
             world_size=world_size,

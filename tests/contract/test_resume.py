@@ -31,6 +31,18 @@ CASES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
         5,
         {"packing": True, "lora": LORA, "zero_stage": 1},
     ),
+    "stage 2, two ranks, ZeRO 3 with all on the host": (
+        "finetune",
+        2,
+        3,
+        {"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
+    ),
+    "stage 1, one rank, images prepared on the device, validation": (
+        "pretrain",
+        1,
+        5,
+        {"packing": True, "device_preprocess": True, "validation_rows": 8, "validate_every_steps": 4},
+    ),
 }
 
 
@@ -94,6 +106,7 @@ def test_killed_and_resumed_is_uninterrupted(
     result = result_of(broken)
     assert result.resumed_from == saved[-1]
     assert losses(result) == losses(reference)
+    assert result.validations == reference.validations
     assert [record.grad_norm for record in result.history] == [record.grad_norm for record in reference.history]
     assert weights_of(broken) == weights_of(whole)
     repeated = logged_steps(log)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from llava.training.job import Job, Result
@@ -33,6 +34,8 @@ VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
     "ZeRO 1": (2, {"zero_stage": 1}),
     "ZeRO 2": (2, {"zero_stage": 2, "packing": True, "save_every_steps": 2, "keep_checkpoints": 9}),
     "ZeRO 3": (2, {"zero_stage": 3, "micro_batch_size": 1}),
+    "ZeRO 2, optimiser on the host": (2, {"zero_stage": 2, "offload_optimizer": True}),
+    "ZeRO 3, all on the host": (2, {"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True}),
 }
 
 
@@ -50,8 +53,19 @@ def mixed_world(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
+def odd_world(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    """The tiny world with its pictures in sizes that have to be padded and resized."""
+    root = tmp_path_factory.mktemp("odd")
+    for number, path in enumerate(sorted((tiny_world.root / "train2017").glob("*.jpg"))):
+        target = root / "train2017" / path.name
+        target.parent.mkdir(exist_ok=True)
+        Image.open(path).resize((40 + 7 * (number % 9), 100 - 9 * (number % 7))).save(target, quality=95)
+    return replace(tiny_world, root=root)
+
+
+@pytest.fixture(scope="module")
 def runs(
-    mixed_world: TinyWorld, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory
+    mixed_world: TinyWorld, odd_world: TinyWorld, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Job, Result]]:
     """Every variant, run; and three runs that go on from the checkpoints of the ZeRO 2 one."""
     folder = tmp_path_factory.mktemp("mathematics")
@@ -68,6 +82,10 @@ def runs(
     extra = {
         "two ranks to one": _go_on(jobs["ZeRO 2"], folder / "2 to 1", tiny_recipe, mixed_world, keep=[2]),
         "damaged": _go_on(jobs["ZeRO 2"], folder / "damaged", tiny_recipe, mixed_world, keep=[2, 4], damage=4),
+    }
+    extra |= {
+        name: make_job("finetune", tiny_recipe, odd_world, folder / name, max_steps=STEPS, packing=True, **fields)
+        for name, fields in {"odd sizes": {}, "odd sizes, on the device": {"device_preprocess": True}}.items()
     }
     both = {**{name: jobs[name] for name in one}, **extra}
     results = run_together(list(both.values()), 1, folder)
@@ -96,13 +114,20 @@ def test_losses_and_weights_are_those_of_one_padded_rank(runs: dict[str, tuple[J
     assert_same_weights(result[0], reference[0])
 
 
+def test_images_prepared_on_the_device_train_alike(runs: dict[str, tuple[Job, Result]]) -> None:
+    """Pixels within two levels of 255, hardly one in a hundred different at all: losses to 1e-4, and not to the bit."""
+    (_, host), (_, device) = runs["odd sizes"], runs["odd sizes, on the device"]
+    assert losses(device) == pytest.approx(losses(host), abs=1e-4)
+    assert losses(device) != losses(host)
+
+
 def test_the_loss_falls(runs: dict[str, tuple[Job, Result]]) -> None:
     first, *_, last = losses(runs["one rank"][1])
     assert last < first - 0.1
 
 
 def test_two_ranks_saw_the_same_tokens(runs: dict[str, tuple[Job, Result]]) -> None:
-    tokens = {name: [record.tokens for record in result.history] for name, (_, result) in runs.items()}
+    tokens = {name: [record.tokens for record in runs[name][1].history] for name in VARIANTS}
     assert all(counts == tokens["one rank"] for counts in tokens.values())
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from llava.telemetry import Telemetry
 from llava.training.engine import Engine
@@ -18,28 +15,14 @@ from llava.training.rows import load_rows
 from tests.conftest import TinyWorld
 from tests.training.jobs import make_job
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_rank() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        values = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        for name, value in values.items():
-            patch.setenv(name, str(value))
-        dist.init_process_group("gloo")
-        yield
-        dist.destroy_process_group()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_rank")]
 
 
 def changed(stage: str, recipe: Path, world: TinyWorld, out: Path, **fields: Any) -> tuple[set[str], set[str]]:
     """Names of the parameters that three real steps changed, and of those they left alone."""
     job = make_job(stage, recipe, world, out, **fields)
     processor = build_processor_for(job)
-    rows = load_rows(job, processor, Telemetry(stage, "test", rank=1), 0, 1, pin_memory=False)
+    rows = load_rows(job, processor, Telemetry(stage, "test", rank=1), 0, 1, torch.device("cpu"))
     model = build_model_for(job, processor, torch.device("cpu"))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     engine = Engine(model, job.train, 1)

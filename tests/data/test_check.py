@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from llava import storage
 from llava.data.check import check_rows
@@ -97,6 +98,30 @@ def test_every_fault_is_found_and_named(folder: Path, depth: Any) -> None:
 
 
 @pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize(("chunk", "threads"), [(1, 1), (2, 5), (128, 2)])
+def test_chunks_and_threads_change_nothing(
+    folder: Path, tiles: bool, chunk: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava.data import check
+
+    (folder / "many.json").write_text(json.dumps(ROWS * 5))
+    file = read_records(str(folder / "many.json"))
+    encoder, preprocessor = parts(tiles)
+    monkeypatch.setattr(check, "FACTS_CHUNK", chunk)
+    result = check_rows(file, ImageSource(str(folder)), encoder, preprocessor, threads=threads)
+    expected = [10 * block + row for block in range(5) for row in (0, 4, 5, 8)]
+    assert [file.records[i].index for i in result.good] == expected
+    problems = [problem.row for problem in result.problems if problem.problem != "image-count"]
+    assert problems == [10 * block + row for block in range(5) for row in (1, 2, 6, 7, 9)]
+    assert result.notes == {"role-marker-in-text": 5}
+    for at, position in enumerate(result.good):
+        record = file.records[position]
+        counts = [preprocessor.visual_tokens(*result.sizes[ref]) for ref in record.images]
+        encoded = encoder.encode(record, counts)
+        assert (result.facts.lengths[at], result.facts.supervised[at]) == (len(encoded.input_ids), encoded.supervised)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
 def test_the_good_rows_are_what_the_dataset_builds(folder: Path, tiles: bool) -> None:
     file = read_records(str(folder / "rows.json"))
     encoder, preprocessor = parts(tiles)
@@ -181,3 +206,35 @@ def test_raw_images_become_the_same_pixels_on_the_device(folder: Path) -> None:
     assert np.array_equal(found.input_ids_BT.numpy(), expected.input_ids_BT.numpy())
     text_only = collator_of(raw, True)([raw[1]], [1]).to("cpu")
     assert not text_only.has_images
+
+
+def test_an_image_too_large_for_the_device_comes_resized_by_the_host(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava.data import dataset
+
+    monkeypatch.setattr(dataset, "MAX_DEVICE_PIXELS", 40 * 30)
+    file = read_records(str(folder / "rows.json"))
+    encoder, preprocessor = parts()
+    images = ImageSource(str(folder))
+    raw = LazySupervisedDataset(file.records, encoder, images, preprocessor, raw_pixels=True)[4]
+    small, large = raw.raw
+    assert small.shape == (30, 40, 3)
+    assert np.array_equal(large, preprocessor.resized(images.load("wide.jpg")))
+
+
+def test_raw_images_are_page_locked_for_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llava.data.batches import collator_of
+
+    asked: list[bool] = []
+    make = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **k: asked.append(pin_memory) or make(*a, **k))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    file = read_records(str(folder / "rows.json"))
+    encoder, preprocessor = parts()
+    raw = LazySupervisedDataset(file.records, encoder, ImageSource(str(folder)), preprocessor, raw_pixels=True)
+    batch = collator_of(raw, True)([raw[4], raw[0]], [4, 0])
+    pinned = batch.pin_memory().raw_images
+    assert asked == [True] * 3
+    assert all(isinstance(image, torch.Tensor) for image in pinned)
+    assert all(np.array_equal(image, np.asarray(held)) for image, held in zip(batch.raw_images, pinned, strict=True))

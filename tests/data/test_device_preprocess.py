@@ -65,11 +65,43 @@ def test_images_of_any_sizes_make_one_tensor_of_the_type_asked_for() -> None:
 
 
 def test_settings_it_does_not_cover_are_refused() -> None:
-    processor = make_processor(make_tokenizer("llama"), "")
-    processor.image_processor.resample = 1
-    for other in (processor, next_processor()):
+    other_filter, other_crop = (make_processor(make_tokenizer("llama"), "", pad=False) for _ in range(2))
+    other_filter.image_processor.resample = 1
+    other_crop.image_processor.size = {"shortest_edge": 30}
+    for other in (other_filter, other_crop, next_processor()):
         with pytest.raises(SettingsError, match="does not cover"):
             DevicePreprocessor(Preprocessor.from_processor(other).settings)
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_an_image_the_host_has_resized_is_left_as_it_is(pad: bool) -> None:
+    processor = make_processor(make_tokenizer("llama"), "", pad=pad, side=24)
+    preprocessor = Preprocessor.from_processor(processor)
+    image = picture(90, 70, seed=3)
+    found = DevicePreprocessor(preprocessor.settings)([preprocessor.resized(image)])
+    assert np.array_equal(found.numpy(), preprocessor.pixels(image))
+
+
+@pytest.mark.parametrize("pad", [True, False])
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (20, 90), (7, 9)])
+def test_the_device_is_asked_for_nothing(pad: bool, size: tuple[int, int]) -> None:
+    """Meta tensors have no values: whatever asked for one, and so made the host wait for a GPU, would raise."""
+    settings = Preprocessor.from_processor(make_processor(make_tokenizer("llama"), "", pad=pad, side=24)).settings
+    pixels = DevicePreprocessor(settings, "meta")([torch.empty((*size, 3), dtype=torch.uint8, device="meta")])
+    assert (pixels.is_meta, pixels.shape) == (True, (1, 3, 24, 24))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("pad", [True, False])
+def test_a_gpu_is_not_waited_for_when_the_memory_is_page_locked(pad: bool) -> None:
+    settings = Preprocessor.from_processor(make_processor(make_tokenizer("llama"), "", pad=pad, side=24)).settings
+    device = DevicePreprocessor(settings, "cuda")
+    image = torch.from_numpy(np.array(picture(64, 48))).pin_memory()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        device([image])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

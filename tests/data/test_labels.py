@@ -85,6 +85,30 @@ def test_ids_equal_the_saved_processors(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TEMPLATES)
+def test_many_at_once_are_one_by_one(kind: str, name: str) -> None:
+    _, encoder, _ = serving(kind, name)
+    control = conversation(("<image>\nWhat?", f"says {encoder.template.eos or '</s>'} literally"))
+    rows = [*ROWS, control, *ROWS[::-1]]
+    visual = [[VISUAL] * len(record.images) for record in rows]
+    visual[2] = [VISUAL]  # one number for two images
+    found = encoder.encode_all(rows, visual, file="rows.json")
+    assert len(found) == len(rows)
+    for record, tokens, got in zip(rows, visual, found, strict=True):
+        if isinstance(got, RowError):
+            with pytest.raises(RowError) as caught:
+                encoder.encode(record, tokens, file="rows.json")
+            assert (str(got), got.problem) == (str(caught.value), caught.value.problem)
+            continue
+        expected = encoder.encode(record, tokens, file="rows.json")
+        assert got.input_ids.tolist() == expected.input_ids.tolist()
+        assert got.labels.tolist() == expected.labels.tolist()
+        assert (got.images, got.cut) == (expected.images, expected.cut)
+    assert sum(isinstance(got, RowError) for got in found) >= 2
+    assert encoder.encode_all([], []) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_what_is_trained_is_what_comes_after_each_prompt(kind: str, name: str) -> None:
     """A prompt's ids begin the row's ids; the last of them is masked, and the answer begins right after."""
     processor, encoder, template = serving(kind, name)

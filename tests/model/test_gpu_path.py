@@ -15,6 +15,7 @@ import torch
 from llava.config import ModelRecipe
 from llava.model import attention
 from llava.model.build import build_model
+from llava.model.checkpointing import checkpoint_every
 from llava.model.forward import supervised_logits
 from llava.model.tokens import load_tokenizer
 from tests.model.test_flops import meta_pack
@@ -40,6 +41,32 @@ def test_the_forward_asks_the_device_for_nothing(
         logits = supervised_logits(model, batch)
     assert logits.is_meta
     assert logits.shape == (20, model.config.text_config.vocab_size)
+
+
+@pytest.mark.parametrize("every_n_layers", [0, 1])
+def test_a_compiled_layer_is_one_graph_for_packs_of_any_size(
+    every_n_layers: int, recipe_of: Callable[..., ModelRecipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fullgraph` raises on whatever the compiler cannot follow, and so would run a layer in pieces."""
+    recipe = recipe_of()
+    model: Any = build_model(recipe, tokenizer=load_tokenizer(recipe.language_model), meta=True)
+    attention.install(model)
+    checkpoint_every(model, every_n_layers)
+    model.train()
+    monkeypatch.setattr(
+        attention, "_by_document", lambda *x: attention._varlen(*x[:4], longest=61, scaling=x[5], window=x[6])
+    )
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for layer in model.model.language_model.layers:
+        layer.compile(backend="eager", fullgraph=True)
+    for documents in ([30, 61], [20, 33], [11, 12, 50], [5, 6, 7, 61], [13, 14, 15, 16, 17]):
+        batch = meta_pack(model, documents, 20, 1)
+        batch.cu_seqlens_N = torch.zeros(len(documents) + 1, dtype=torch.int32, device="meta")
+        assert supervised_logits(model, batch).shape[0] == 20
+    # One for the first pack, one for any length, one for any number of documents too.
+    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(("window", "passed"), [(None, -1), (12, 11), (61, -1), (60, 59)])

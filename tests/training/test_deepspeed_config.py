@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from llava.config import TrainRecipe
 from llava.training.deepspeed_config import effective_zero_stage, make_config
@@ -32,9 +33,16 @@ def test_bf16_keeps_fp32_masters_and_accumulates_in_fp32() -> None:
 def test_offload_is_an_option_where_zero_allows_it() -> None:
     both = {"offload_optimizer": True, "offload_parameters": True}
     assert config(zero_stage=3, **both)["zero_optimization"]["offload_param"]["device"] == "cpu"
-    second = config(zero_stage=2, **both)["zero_optimization"]
+    second = config(zero_stage=2, offload_optimizer=True)["zero_optimization"]
     assert second["offload_optimizer"]["device"] == "cpu"
     assert "offload_param" not in second
+    assert config(zero_stage=0, offload_optimizer=True)["zero_optimization"]["stage"] == 1  # bf16
+    with pytest.raises(
+        ValidationError, match="offload_parameters: found true with zero_stage 2; expected zero_stage 3"
+    ):
+        config(zero_stage=2, **both)
+    with pytest.raises(ValidationError, match="offload_optimizer: found true with zero_stage 0 in fp32"):
+        config(zero_stage=0, precision="fp32", offload_optimizer=True)
 
 
 def test_nominal_batch_sizes_are_consistent_for_deepspeed() -> None:

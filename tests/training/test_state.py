@@ -26,11 +26,20 @@ def test_layout_may_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("learning_rate", 2e-3), ("seed", 5), ("template", "plain"), ("betas", (0.9, 0.95))]
+    ("field", "value"),
+    [("learning_rate", 2e-3), ("seed", 5), ("template", "plain"), ("betas", (0.9, 0.95)), ("device_preprocess", True)],
 )
 def test_mathematics_may_not(field: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=rf"{field} was .*, now .*outputs folder"):
         check_same(identity(), identity(recipe={field: value}), "here")
+
+
+def test_a_checkpoint_older_than_a_field_was_made_with_its_default() -> None:
+    old = identity()
+    del old.recipe["device_preprocess"]
+    check_same(old, identity(), "here")
+    with pytest.raises(SettingsError, match="device_preprocess was False, now True"):
+        check_same(old, identity(recipe={"device_preprocess": True}), "here")
 
 
 @pytest.mark.parametrize(
