@@ -101,6 +101,8 @@ def check_rows(
             file.records[start : start + FACTS_CHUNK], bad_images, encoder, preprocessor, sizes, file.uri
         )
 
+    if progress is not None:
+        progress("rows", 0, len(file.records))  # a rate is counted from here
     with ThreadPoolExecutor(threads, thread_name_prefix="llava-check") as pool:
         for start, future in _bounded(pool, look_at, range(0, len(file.records), FACTS_CHUNK), threads * 2):
             for position, (found, marked) in enumerate(future.result(), start=start):

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from llava.training.job import Job, Result
@@ -53,17 +52,6 @@ def mixed_world(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def odd_world(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    """The tiny world with its pictures in sizes that have to be padded and resized."""
-    root = tmp_path_factory.mktemp("odd")
-    for number, path in enumerate(sorted((tiny_world.root / "train2017").glob("*.jpg"))):
-        target = root / "train2017" / path.name
-        target.parent.mkdir(exist_ok=True)
-        Image.open(path).resize((40 + 7 * (number % 9), 100 - 9 * (number % 7))).save(target, quality=95)
-    return replace(tiny_world, root=root)
-
-
-@pytest.fixture(scope="module")
 def runs(
     mixed_world: TinyWorld, odd_world: TinyWorld, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Job, Result]]:
@@ -83,9 +71,10 @@ def runs(
         "two ranks to one": _go_on(jobs["ZeRO 2"], folder / "2 to 1", tiny_recipe, mixed_world, keep=[2]),
         "damaged": _go_on(jobs["ZeRO 2"], folder / "damaged", tiny_recipe, mixed_world, keep=[2, 4], damage=4),
     }
+    odd: dict[str, dict[str, Any]] = {"odd sizes": {}, "odd sizes, on the device": {"device_preprocess": True}}
     extra |= {
         name: make_job("finetune", tiny_recipe, odd_world, folder / name, max_steps=STEPS, packing=True, **fields)
-        for name, fields in {"odd sizes": {}, "odd sizes, on the device": {"device_preprocess": True}}.items()
+        for name, fields in odd.items()
     }
     both = {**{name: jobs[name] for name in one}, **extra}
     results = run_together(list(both.values()), 1, folder)

@@ -16,6 +16,7 @@ import pytest
 from llava import storage
 from llava.errors import DataError, SettingsError, StorageError, UserError
 from llava.training import launch
+from llava.training.checkpoints import list_steps
 from llava.training.job import Failure, Job
 from tests.conftest import TinyWorld
 from tests.training.jobs import make_job
@@ -106,6 +107,17 @@ def test_a_real_worker_s_user_error(job: Job) -> None:
     missing = job.model_copy(update={"data_uri": "/no/such/file.json"})
     with pytest.raises(StorageError, match=r"/no/such/file\.json: no such file"):
         launch.launch(missing, 1)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_names_its_rows_and_saves_nothing_after(
+    tiny_recipe: Path, tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    job = make_job("finetune", tiny_recipe, tiny_world, tmp_path, learning_rate=1e30, projector_learning_rate=1e30)
+    with pytest.raises(DataError, match=r"step 2: the loss is nan; its micro-batch held rows .*\(row \d+\)"):
+        launch.launch(job, 1)
+    assert list_steps(job.checkpoints_uri) == []
+    assert not Path(job.output_uri, "manifest.json").exists()
 
 
 SLEEPER = """
