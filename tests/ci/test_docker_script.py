@@ -23,6 +23,7 @@ with_engine = [
 def script(folder: Path, *command: str, **variables: str) -> subprocess.Popen[str]:
     """Start `.ci/docker.sh COMMAND` with all that it stores below `folder`."""
     environment = {name: value for name, value in os.environ.items() if name != "LLAVA_CI_DOCKER"}
+    environment["LLAVA_DOCKER_GIB"] = "1"
     return subprocess.Popen(
         [str(ROOT / ".ci/docker.sh"), *command],
         env={**environment, "TMPDIR": str(folder), **variables},
@@ -81,7 +82,7 @@ def docker(*arguments: str) -> str:
 
 
 class TestWithAnEngine:
-    """The engine that runs these tests is the one that was there before."""
+    """The engine that runs these tests is the one that was there before; nothing is built, so little disk will do."""
 
     pytestmark = with_engine
 
