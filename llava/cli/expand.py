@@ -44,7 +44,7 @@ def plan(
     table = load_prices(settings.prices)
     price = table.find(job.model)
     counter = TokenCounter(tokenizer or (price.tokenizer if price else ""))
-    ledger = _ledger(settings.ledger_uri, "plan") if settings.ledger_uri else None
+    ledger = _ledger(settings.ledger_uri, "plan", reading=True) if settings.ledger_uri else None
     try:
         made = make_plan(job, counter, ledger)
     finally:
@@ -127,10 +127,10 @@ def _job(settings: Settings) -> Job:
     return job_of(settings, settings.teacher_model or OfflineTeacher.model)
 
 
-def _ledger(uri: str, command: str) -> Ledger:
+def _ledger(uri: str, command: str, *, reading: bool = False) -> Ledger:
     from llava.expansion.ledger import Ledger
 
-    return Ledger(uri, f"llava expand {command}", lambda text: typer.echo(text, err=True))
+    return Ledger(uri, f"llava expand {command}", lambda text: typer.echo(text, err=True), reading=reading)
 
 
 def _show_counts(made: Plan) -> None:

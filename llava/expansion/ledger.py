@@ -64,13 +64,16 @@ class Ledger:
     Args:
         run: what other runs are told when they find it open; where its rows go, or a command's name.
         note: told, in words, when a lease has to be waited for.
+        reading: only look at what is there, also while another run has it open; `append` is an error then.
 
     Raises:
-        SettingsError: another run has it open.
+        SettingsError: another run has it open, and not only for reading.
         DataError: a segment is damaged.
     """
 
-    def __init__(self, uri: str, run: str = "", note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, uri: str, run: str = "", note: Callable[[str], None] = lambda text: None, *, reading: bool = False
+    ) -> None:
         self.uri = uri
         self.notes: list[str] = []
         self.cost = 0.0
@@ -78,7 +81,8 @@ class Ledger:
         self.remote = storage.is_remote(uri)
         self._temporary = tempfile.TemporaryDirectory(prefix="llava-ledger-") if self.remote else None
         self._folder = Path(self._temporary.name) if self._temporary else storage.local_path(uri)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not reading:
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._segments: list[Path] = []
         self._readers: dict[int, IO[bytes]] = {}
         self._final: dict[str, tuple[int, int]] = {}
@@ -88,10 +92,11 @@ class Ledger:
         self._written: set[str] = set()
         self._writer: IO[bytes] | None = None
         self._commits = 0
-        self._lock = None if self.remote else self._take_lock()
-        self._lease = Lease(uri, run, note=note) if self.remote else None
+        self._reading = reading
+        self._lock = None if self.remote or reading else self._take_lock()
+        self._lease = Lease(uri, run, note=note) if self.remote and not reading else None
         try:
-            if self.remote:
+            if self.remote and (self._lease or storage.exists(uri)):
                 storage.download(uri, self._folder)
             for path in sorted(self._folder.glob("segment-*.jsonl")):
                 self._load(path)
@@ -141,6 +146,8 @@ class Ledger:
         Raises:
             SettingsError: another run took over the lease, because this one could not renew it.
         """
+        if self._reading:
+            raise RuntimeError("this ledger was opened for reading")
         if not entries:
             return
         lines = [(json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode() for entry in entries]

@@ -188,6 +188,19 @@ def test_a_damaged_ledger_gives_its_lease_back(uri: str) -> None:
     assert holder_of(uri) is None
 
 
+def test_who_only_reads_is_not_held_up_and_cannot_write(uri: str) -> None:
+    assert len(Ledger(uri, reading=True)) == 0, "there is none yet"
+    writer = Ledger(uri, "the run")
+    writer.append([entry("a")])
+    reader = Ledger(uri, reading=True)
+    assert "a" in reader and reader.cost == 0.5
+    with pytest.raises(RuntimeError, match="opened for reading"):
+        reader.append([entry("b")])
+    reader.close()
+    writer.append([entry("b")])
+    writer.close()
+
+
 def test_a_process_that_is_gone_is_known_to_be() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     known = lease._process(child.pid)
