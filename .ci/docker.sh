@@ -116,6 +116,7 @@ attend() {
 start() { # NAME COMMAND...
   local name=$1
   shift
+  : >"$folder/$name.log" # there before anyone reads it
   set -m
   "$@" </dev/null >"$folder/$name.log" 2>&1 &
   set +m
