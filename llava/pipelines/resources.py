@@ -29,7 +29,8 @@ AVOID_GPU_NODES = {
 TOLERATE_GPU_TAINT = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 
 STORAGE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-STORAGE_CONFIG_KEYS = ("AWS_ENDPOINT_URL", "AWS_REGION")
+# Of the ConfigMap `storage_config`: where the store is, and where runs too short to be scraped push their metrics.
+CONFIG_KEYS = ("AWS_ENDPOINT_URL", "AWS_REGION", "LLAVA_PUSHGATEWAY")
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,7 @@ def parameters(stages: tuple[str, ...]) -> list[Parameter]:
             "llava-storage",
             f"Secret with {' and '.join(STORAGE_KEYS)}; may be absent under workload identity",
         ),
-        Parameter(
-            "storage_config", str, "llava-storage", f"ConfigMap with {' and '.join(STORAGE_CONFIG_KEYS)}; may be absent"
-        ),
+        Parameter("storage_config", str, "llava-storage", f"ConfigMap with {', '.join(CONFIG_KEYS)}; may be absent"),
     ]
     if "expand" in stages:
         found.append(
@@ -187,9 +186,7 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
     task.set_env_variable("LLAVA_METRICS_PORT", METRICS_PORT).set_env_variable("LLAVA_IMAGE", image)
 
     _secret(task, values["storage_secret"], STORAGE_KEYS)
-    kubernetes.use_config_map_as_env(
-        task, values["storage_config"], {key: key for key in STORAGE_CONFIG_KEYS}, optional=True
-    )
+    kubernetes.use_config_map_as_env(task, values["storage_config"], {key: key for key in CONFIG_KEYS}, optional=True)
     if stage == "expand":
         _secret(task, values["teacher_secret"], ("OPENAI_API_KEY",))
     elif "hub_secret" in values and stage != "export":
