@@ -83,17 +83,22 @@ def docker(*arguments: str) -> str:
     return subprocess.run([DOCKER, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def references() -> set[str]:
+    """Names of the engine's images; it lists those of one image in any order."""
+    return set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").splitlines())
+
+
 class TestWithAnEngine:
     """The engine that runs these tests is the one that was there before; nothing is built, so little disk will do."""
 
     pytestmark = with_engine
 
     def test_an_engine_that_was_there_stays_and_keeps_nothing(self, tmp_path: Path) -> None:
-        before = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+        before = references()
         tag = (DOCKER, "tag", os.environ["BASE_IMAGE"], "llava-light:left-over")
         code, said = end(script(tmp_path, *tag, LLAVA_CI_DOCKER="1"))
         assert code == 0 and "using the engine that answers" in said, said
-        assert docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}") == before
+        assert references() == before
         assert list(tmp_path.iterdir()) == []
 
     def test_a_failure_is_passed_on(self, tmp_path: Path) -> None:
