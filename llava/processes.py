@@ -37,6 +37,7 @@ def yield_idle_cores(environment: MutableMapping[str, str] = os.environ) -> None
 
     By default they spin, which on a core that others need as well keeps away the very thread that is waited for: with
     a second job on the machine, training steps of the demo took 5 to 20 times as long, and twice to four times the CPU
-    time. Alone on the machine there is no difference to be seen. To be called before torch is imported.
+    time. Alone on the machine nothing is lost: `make demo` took 262 s with it and 272 s without, on two cores. To be
+    called before torch is imported.
     """
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
