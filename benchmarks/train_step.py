@@ -179,7 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for size in options.vocabulary
         }
     settings = {name: getattr(options, name) for name in ("steps", "rows_per_step", "threads", "rounds")}
-    document = {"machine": _machine(), "settings": settings, "results": results}
+    document = {
+        "machine": _machine(),
+        "results": {model: {"settings": settings, **sides} for model, sides in results.items()},
+    }
     for model, sides in results.items():
         print(model)
         for side, figures in sides.items():
