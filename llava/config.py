@@ -135,6 +135,11 @@ class TrainRecipe(Strict):
     sample_generations: int = Field(2, ge=0, description="Validation rows answered in the report")
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="Largest share of unusable rows before the stage stops")
 
+    @property
+    def effective_zero_stage(self) -> int:
+        """The ZeRO stage that runs: bf16 needs at least 1, where DeepSpeed has fp32 masters and accumulates in fp32."""
+        return max(self.zero_stage, 1) if self.precision == "bf16" else self.zero_stage
+
     @model_validator(mode="after")
     def _packs_hold_a_row(self) -> TrainRecipe:
         if self.packing and self.pack_tokens < self.max_length:
@@ -148,7 +153,7 @@ class TrainRecipe(Strict):
     def _deepspeed_can_do_it(self) -> TrainRecipe:
         if self.lora is not None and self.lora.quantize_4bit and self.zero_stage == 3:
             raise ValueError("lora.quantize_4bit does not work with zero_stage 3; use 0, 1 or 2")
-        if self.offload_optimizer and self.zero_stage == 0 and self.precision == "fp32":
+        if self.offload_optimizer and self.effective_zero_stage == 0:
             raise ValueError("offload_optimizer: found true with zero_stage 0 in fp32; expected zero_stage 1, 2 or 3")
         if self.offload_parameters and self.zero_stage != 3:
             raise ValueError(f"offload_parameters: found true with zero_stage {self.zero_stage}; expected zero_stage 3")

@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from demo.run import BASE, base_hash, make_world, pipeline_parameters
 from llava.errors import UserError
 from tools.images.build import DOCKER
@@ -65,6 +63,7 @@ def run(out: Path, package: str, overrides: Mapping[str, Any]) -> dict[str, floa
     from llava.local.run import LocalOptions, run_package
     from llava.pipelines.package import compile_package
     from llava.pipelines.resources import ClusterOptions
+    from llava.pipelines.spec import read_spec
 
     # Root may be anyone: then the containers run as a uid that owns nothing, and folders that kfp makes let it write.
     uid = os.getuid() or ARBITRARY_UID
@@ -75,7 +74,7 @@ def run(out: Path, package: str, overrides: Mapping[str, Any]) -> dict[str, floa
     identity = make_world(world, 64, 12)
     compiled, _ = compile_package(pipeline.build, package, out, ClusterOptions())
     arguments = {**pipeline_parameters(world, {}), **SMALL, **overrides}
-    spec = next(yaml.safe_load_all(compiled.read_text()))
+    spec = read_spec(compiled)
     known = spec["root"]["inputDefinitions"]["parameters"]
     if package != "full":
         # A part of the pipeline has a part of the parameters; the whole one must know them all.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -54,10 +54,8 @@ def stage_command(stage: Stage, app: typer.Typer) -> None:
         if context.invoked_subcommand is None:
             run_stage(stage, values)
 
-    # Typer reads a function's signature; this one is made from the fields.
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    command.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (context_parameter, *parameters)}
+    _sign(command, [context_parameter, *parameters])
     # The usage line names subcommands only where the stage brings some.
     usage = "[COMMAND]" if app.registered_commands else ""
     app.callback(invoke_without_command=True, help=stage.summary, subcommand_metavar=usage)(command)
@@ -96,11 +94,16 @@ def with_settings(
             function(validate(model, given, command), **values)
 
         run.__doc__ = function.__doc__
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        _sign(run, parameters)
         return run
 
     return decorate
+
+
+def _sign(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> None:
+    """Typer reads a function's signature; this one is made from fields."""
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
 
 def run_stage(stage: Stage, values: dict[str, Any]) -> None:

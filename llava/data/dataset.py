@@ -207,21 +207,19 @@ def facts_of(
         DataError: AnyRes, and the size of an image is not known.
     """
     constant = preprocessor.constant_visual_tokens
-    counts = [
-        [constant] * len(record.images)
-        if constant is not None
-        else [preprocessor.visual_tokens(*size) for size in _sizes_of(record, sizes, file)]
-        for record in records
-    ]
+    if constant is not None:
+        own: list[list[Size]] = [[] for _ in records]
+        counts = [[constant] * len(record.images) for record in records]
+    else:
+        own = [_sizes_of(record, sizes, file) for record in records]
+        counts = [[preprocessor.visual_tokens(*size) for size in row] for row in own]
     found: list[tuple[int, int, int] | RowError] = []
-    for record, encoded in zip(records, encoder.encode_all(records, counts, file=file), strict=True):
+    for row, encoded in zip(own, encoder.encode_all(records, counts, file=file), strict=True):
         if isinstance(encoded, RowError):
             found.append(encoded)
             continue
-        images = encoded.images
-        if constant is None:
-            images = sum(preprocessor.tile_count(*size) for size in _sizes_of(record, sizes, file)[: encoded.images])
-        found.append((len(encoded.input_ids), encoded.supervised, images))
+        tiles = sum(preprocessor.tile_count(*size) for size in row[: encoded.images])
+        found.append((len(encoded.input_ids), encoded.supervised, encoded.images if constant is not None else tiles))
     return found
 
 

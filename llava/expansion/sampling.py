@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from typing import Any
 
 from llava.expansion.assembly import Result
 from llava.expansion.rows import Row
@@ -28,19 +29,20 @@ class Sampler:
         gate = next((finding.gate for finding in result.findings if finding.hard), "")
         heap = self._heaps.setdefault((result.request.kind, gate), [])
         rank = -int(result.request.id, 16)
-        if len(heap) < self._each:
-            heapq.heappush(heap, (rank, result))
-        elif heap and rank > heap[0][0]:
-            heapq.heapreplace(heap, (rank, result))
+        self._keep(heap, (rank, result))
 
     def see_row(self, row: Row) -> None:
         """Look at one row made from the annotations alone."""
         heap = self._rows.setdefault(row.kind, [])
         rank = -int.from_bytes(hashlib.sha256(row.id.encode()).digest()[:8], "big")
+        self._keep(heap, (rank, row.id, row))
+
+    def _keep(self, heap: list[Any], item: tuple[Any, ...]) -> None:
+        """`item`, if its rank is among the `each` highest."""
         if len(heap) < self._each:
-            heapq.heappush(heap, (rank, row.id, row))
-        elif heap and rank > heap[0][0]:
-            heapq.heapreplace(heap, (rank, row.id, row))
+            heapq.heappush(heap, item)
+        elif heap and item[0] > heap[0][0]:
+            heapq.heapreplace(heap, item)
 
     def results(self) -> list[tuple[Group, Result]]:
         """The sample, group by group."""

@@ -150,7 +150,7 @@ def memory(
         gpu_bytes: the device's memory, for the share that fragmentation takes.
     """
     bf16 = recipe.precision == "bf16"
-    zero = max(recipe.zero_stage, 1) if bf16 else recipe.zero_stage
+    zero = recipe.effective_zero_stage
     size = 2 if bf16 else 4
     trained = trained_parameters(shape, stage, recipe)
     everything = shape.language_parameters + shape.tower_parameters + shape.projector_parameters

@@ -179,8 +179,7 @@ def _warnings(plan: StagePlan, train: TrainRecipe, gpu: Gpu, gpus: int) -> list[
             ways.append(f"zero_stage {cheaper[0]}")
         if train.activation_checkpoint_every_n_layers != 1:
             ways.append("activation_checkpoint_every_n_layers 2 or 1")
-        sharded = train.zero_stage > 0 or train.precision == "bf16"
-        if sharded and not train.offload_optimizer and plan.memory.optimizer > short:
+        if train.effective_zero_stage > 0 and not train.offload_optimizer and plan.memory.optimizer > short:
             ways.append("offload_optimizer true")
         ways.append("more or larger GPUs")
         out.append(

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from llava.config import load_recipe
 from llava.errors import UserError
 from llava.pipelines.cluster import Forbidden, NotAsked, Reader
 from llava.pipelines.nodes import PodRequest, why_impossible
 from llava.pipelines.resources import group_of
+from llava.pipelines.spec import read_documents
 from llava.stages.multinode import read_node_settings
 
 # Service accounts Kubeflow gives a run that names none: standalone, multi-user.
@@ -72,7 +71,7 @@ def check_cluster(cluster: Reader, request: RunRequest) -> Findings:
 
 class _Check:
     def __init__(self, cluster: Reader, request: RunRequest) -> None:
-        spec, platform = yaml.safe_load_all(request.package.read_text())
+        spec, platform = read_documents(request.package)
         declared = spec["root"]["inputDefinitions"]["parameters"]
         self.cluster, self.request = cluster, request
         defaults = {name: known.get("defaultValue") for name, known in declared.items()}

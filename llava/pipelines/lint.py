@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from llava.pipelines.spec import read_documents, read_spec
 
 ARGS = ["--executor-input", "{{$}}"]
 # The API server refuses a run whose parameters together are longer.
@@ -36,7 +36,7 @@ def rule(check: Rule) -> Rule:
 
 def lint(package: Path) -> list[str]:
     """Every fault of a compiled package as `rule: what`, empty when it is sound."""
-    documents = [document for document in yaml.safe_load_all(package.read_text()) if document]
+    documents = read_documents(package)
     spec = documents[0]
     platform = documents[1] if len(documents) > 1 else {}
     return [f"{name}: {fault}" for name, check in RULES.items() for fault in check(spec, platform)]
@@ -191,7 +191,7 @@ def no_placeholder_makes_runs_differ(spec: Spec, platform: Spec) -> Iterator[str
 
 def unpinned(package: Path) -> list[str]:
     """Image references of a package that name a tag, which can move, and not content."""
-    spec = next(document for document in yaml.safe_load_all(package.read_text()) if document)
+    spec = read_spec(package)
     return sorted({container["image"] for _, container in _containers(spec) if "@sha256:" not in container["image"]})
 
 

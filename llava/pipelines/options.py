@@ -14,6 +14,7 @@ import yaml
 from llava import storage
 from llava.errors import SettingsError
 from llava.pipelines.graph import STAGES
+from llava.pipelines.spec import read_spec
 
 Build = Callable[..., Any]
 
@@ -104,7 +105,7 @@ def parameter_file(package: Path) -> str:
 
     What is required comes first and has no value yet; what has none by default stays out until it is filled in.
     """
-    spec = next(document for document in yaml.safe_load_all(package.read_text()) if document)
+    spec = read_spec(package)
     declared = spec["root"]["inputDefinitions"]["parameters"]
     required = {name for name, known in declared.items() if not known.get("isOptional") and "defaultValue" not in known}
     lines = [f"# Parameters of {spec['pipelineInfo']['name']}; what keeps its default may be left out."]

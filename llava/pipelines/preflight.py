@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from llava import storage
 from llava.config import Recipe, bundled_recipes, load_recipe
 from llava.errors import SettingsError
+from llava.pipelines.spec import read_spec
 from llava.stages.multinode import read_node_settings
 
 MAX_PARAMETER_BYTES = 10_000
@@ -32,7 +31,7 @@ def check_run(package: Path, arguments: Mapping[str, Any]) -> list[str]:
         package: the compiled package.
         arguments: what the user gives; defaults of the package complete them.
     """
-    spec = next(document for document in yaml.safe_load_all(package.read_text()) if document)
+    spec = read_spec(package)
     declared = spec["root"]["inputDefinitions"]["parameters"]
     values = {name: definition.get("defaultValue") for name, definition in declared.items()} | dict(arguments)
     faults: list[str] = []

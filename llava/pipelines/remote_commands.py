@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 
 from llava import storage
 from llava.errors import SettingsError
@@ -35,6 +34,7 @@ from llava.pipelines.package import compile_package
 from llava.pipelines.preflight import require_sound
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
+from llava.pipelines.spec import read_spec
 
 if TYPE_CHECKING:
     from llava.local.run import RunRecord
@@ -97,17 +97,10 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         compiled, _ = compile_package(build, package, PACKAGES, options, images)
         arguments = checked(compiled, read_parameters(params, param))
         service = Service(host, namespace)
-        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
-        run = service.submit(
-            compiled,
-            arguments,
-            experiment=experiment,
-            name=name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}",
-            root=root,
-            cache=cache,
-            service_account=service_account,
-        )
-        typer.echo(f"run {run}\n{service.url(run)}")
+        request = RunRequest(compiled, arguments, namespace, service_account, queue)
+        ask_cluster(request, cluster_check, context)
+        called = name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}"
+        start(service, request, experiment=experiment, name=called, root=root, cache=cache)
 
     @app.command()
     def upload(
@@ -198,18 +191,10 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         if service is None:
             run_here(compiled, arguments, place, work, cache)
             return
-        arguments = checked(compiled, arguments)
-        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
-        started = service.submit(
-            compiled,
-            arguments,
-            experiment=experiment,
-            name=name or f"llava-{package} of {run}",
-            root=place,
-            cache=cache,
-            service_account=service_account,
-        )
-        typer.echo(f"run {started}\n{service.url(started)}")
+        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
+        ask_cluster(request, cluster_check, context)
+        called = name or f"llava-{package} of {run}"
+        start(service, request, experiment=experiment, name=called, root=place, cache=cache)
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
@@ -245,6 +230,20 @@ def say_outputs(record: RunRecord) -> None:
         typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
 
 
+def start(service: Service, request: RunRequest, *, experiment: str, name: str, root: str | None, cache: bool) -> None:
+    """Start a run, and say its id and where to look at it."""
+    run = service.submit(
+        request.package,
+        request.arguments,
+        experiment=experiment,
+        name=name,
+        root=root,
+        cache=cache,
+        service_account=request.service_account,
+    )
+    typer.echo(f"run {run}\n{service.url(run)}")
+
+
 def ask_cluster(request: RunRequest, mode: ClusterCheck, context: str | None) -> None:
     """Say what the cluster says against a run; where it cannot be asked, say that.
 
@@ -278,7 +277,7 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """
     from llava.local.run import check_arguments
 
-    spec = next(document for document in yaml.safe_load_all(compiled.read_text()) if document)
+    spec = read_spec(compiled)
     values = check_arguments(spec, arguments)
     require_sound(compiled, values)
     return values
@@ -286,6 +285,6 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def carried_over(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of an earlier run's arguments that this package has too; not what that run itself had resumed from."""
-    spec = next(document for document in yaml.safe_load_all(compiled.read_text()) if document)
+    spec = read_spec(compiled)
     declared = spec["root"]["inputDefinitions"]["parameters"]
     return {name: value for name, value in arguments.items() if name in declared and not name.endswith("_resume_uri")}

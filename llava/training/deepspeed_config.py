@@ -7,11 +7,6 @@ from typing import Any
 from llava.config import TrainRecipe
 
 
-def effective_zero_stage(recipe: TrainRecipe) -> int:
-    """The ZeRO stage that runs; bf16 needs at least 1, where DeepSpeed keeps fp32 masters and accumulates in fp32."""
-    return max(recipe.zero_stage, 1) if recipe.precision == "bf16" else recipe.zero_stage
-
-
 def make_config(recipe: TrainRecipe, world_size: int) -> dict[str, Any]:
     """The configuration given to `deepspeed.initialize`.
 
@@ -19,7 +14,7 @@ def make_config(recipe: TrainRecipe, world_size: int) -> dict[str, Any]:
     batch sizes are nominal, because our micro-batches vary in rows and number from step to step and the loop declares
     each step's end; DeepSpeed only needs them to be consistent.
     """
-    zero: dict[str, Any] = {"stage": effective_zero_stage(recipe)}
+    zero: dict[str, Any] = {"stage": recipe.effective_zero_stage}
     if zero["stage"] in (1, 2):
         zero |= {"overlap_comm": False, "contiguous_gradients": True, "reduce_scatter": True}
     if zero["stage"] == 3:

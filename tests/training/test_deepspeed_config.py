@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from llava.config import TrainRecipe
-from llava.training.deepspeed_config import effective_zero_stage, make_config
+from llava.training.deepspeed_config import make_config
 
 
 def config(world_size: int = 2, **fields: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def test_bf16_keeps_fp32_masters_and_accumulates_in_fp32() -> None:
     assert made["bf16"] == {"enabled": True}
     assert made["data_types"] == {"grad_accum_dtype": "fp32"}
     assert made["zero_optimization"]["stage"] == 1
-    assert effective_zero_stage(TrainRecipe(learning_rate=1, precision="bf16", zero_stage=3)) == 3
+    assert TrainRecipe(learning_rate=1, precision="bf16", zero_stage=3).effective_zero_stage == 3
 
 
 def test_offload_is_an_option_where_zero_allows_it() -> None:

@@ -87,7 +87,7 @@ class SideGate:
         for sentence in _sentences(text):
             for first, second in pairwise(self._one_of_each(sentence, single)):
                 match = _RELATION.match(sentence[first.end : second.start])
-                if match and not _holds(match, _box(first, single), _box(second, single), size, unclear=True):
+                if match and not _holds(match, _box(first, single), _box(second, single), size):
                     word = match.group(1) or match.group(2)
                     return f"{first.word!r} is not {word} of {second.word!r}"
         return ""
@@ -127,7 +127,7 @@ class SideGate:
         first, second = _box(mentions[0], single), _box(mentions[1], single)
         if abs(_distance(match, first, second, size)) < _CLEAR:
             return ""
-        holds = _holds(match, first, second, size, unclear=True)
+        holds = _holds(match, first, second, size)
         if holds != (said.group(1).lower() == "yes"):
             return f"answers {said.group(1)!r} to {question!r}"
         return ""
@@ -167,10 +167,10 @@ def _distance(match: re.Match[str], first: Box, second: Box, size: tuple[int, in
     return (first.centre[axis] - second.centre[axis]) / size[axis]
 
 
-def _holds(match: re.Match[str], first: Box, second: Box, size: tuple[int, int], *, unclear: bool) -> bool:
+def _holds(match: re.Match[str], first: Box, second: Box, size: tuple[int, int]) -> bool:
     _, sign = _AXIS[(match.group(1) or match.group(2)).lower()]
     distance = _distance(match, first, second, size)
-    return unclear if abs(distance) < _CLEAR else distance * sign > 0
+    return abs(distance) < _CLEAR or distance * sign > 0
 
 
 def _off_side(side: str, boxes: Sequence[Box], size: tuple[int, int]) -> bool:
