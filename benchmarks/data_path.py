@@ -35,12 +35,12 @@ import torch
 from PIL import Image
 
 from llava.config import TrainRecipe
+from llava.data.batch_plan import BatchPlan
 from llava.data.batches import BatchLoader, Collator
 from llava.data.dataset import Example, LazySupervisedDataset
 from llava.data.device_preprocess import TOLERANCE, DevicePreprocessor
 from llava.data.images import ImageSource
 from llava.data.labels import RowEncoder
-from llava.data.plan import BatchPlan
 from llava.data.preprocess import Preprocessor
 from llava.data.records import Record, RecordList, Turn
 from llava.data.templates import get_template, to_messages

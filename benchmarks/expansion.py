@@ -1,6 +1,6 @@
 """Throughput of the expansion's own side: `python -m benchmarks.expansion`.
 
-1. plan: annotations of COCO train2017's size and form (118,287 pictures, 591k captions, 860k boxes with outlines),
+1. plan: annotations of COCO train2017's size and form (118,287 images, 591k captions, 860k boxes with outlines),
    synthesised, read and planned for all three kinds. Target: under 60 s of one core and under 2 GiB.
 2. replies: an instant teacher through parse, gates, ledger (fsync'd) and rows. Target: at least 500 replies a second
    on 2 cores.
@@ -24,27 +24,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from llava.expansion.budget import Budget
-from llava.expansion.building import RowOptions, build_rows
-from llava.expansion.dispatch import Dispatcher, Limits
+from llava.expansion.asking.budget import Budget
+from llava.expansion.asking.dispatch import Dispatcher, Limits
+from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.prices import FREE
+from llava.expansion.asking.teaching import form_check
+from llava.expansion.asking.token_counts import TokenCounter
+from llava.expansion.estimate import make_plan
 from llava.expansion.gates import Panel
 from llava.expansion.job import Job, open_job
-from llava.expansion.ledger import Ledger
-from llava.expansion.plan import make_plan
-from llava.expansion.prices import FREE
-from llava.expansion.requests import Request
-from llava.expansion.sampling import Sampler
+from llava.expansion.recipe.requests import Request
+from llava.expansion.rows.building import RowOptions, build_rows
+from llava.expansion.rows.sampling import Sampler
 from llava.expansion.teachers.base import Reply, Usage
 from llava.expansion.teachers.words import COCO
-from llava.expansion.teaching import form_check
-from llava.expansion.tokens import TokenCounter
 
-PICTURES, CAPTIONS, BOXES = 118_287, 591_753, 860_001
+IMAGES, CAPTIONS, BOXES = 118_287, 591_753, 860_001
 _SUBJECTS = ("man", "woman", "dog", "cat", "bus", "train", "horse", "child", "bird", "boat", "truck", "giraffe")
 _DOING = ("standing next to", "sitting on", "riding", "walking past", "looking at", "in front of", "holding", "behind")
 _WORDS = tuple(
@@ -86,10 +85,10 @@ class InstantTeacher:
         """Nothing to close."""
 
 
-def synthesise(folder: Path, pictures: int = PICTURES, captions: int = CAPTIONS, boxes: int = BOXES) -> None:
+def synthesise(folder: Path, images: int = IMAGES, captions: int = CAPTIONS, boxes: int = BOXES) -> None:
     """Write both annotation files in COCO's own form and key order."""
     rng = random.Random(0)
-    ids = [k * 4 + 9 for k in range(pictures)]
+    ids = [k * 4 + 9 for k in range(images)]
     sizes = [rng.choice(((640, 480), (480, 640), (640, 427), (500, 375))) for _ in ids]
     images = [
         {
@@ -106,16 +105,16 @@ def synthesise(folder: Path, pictures: int = PICTURES, captions: int = CAPTIONS,
             own = f"{rng.choice(_WORDS)} {rng.choice(_WORDS)}"
             scene = f"{rng.choice(_SUBJECTS)} {rng.choice(_DOING)} {rng.choice(_THINGS)} near {rng.choice(_THINGS)}"
             text = f"A {scene}, {own}."
-            yield {"image_id": ids[k % pictures], "id": k + 1, "caption": text}
+            yield {"image_id": ids[k % images], "id": k + 1, "caption": text}
 
     def box_rows() -> Iterator[dict[str, Any]]:
         for k in range(boxes):
-            width, height = sizes[k % pictures]
+            width, height = sizes[k % images]
             w, h = round(rng.uniform(8, width / 2), 2), round(rng.uniform(8, height / 2), 2)
             x, y = round(rng.uniform(0, width - w), 2), round(rng.uniform(0, height - h), 2)
             outline = [round(x + (j * 37 % 100) / 100 * w, 2) for j in range(48)]
             yield {
-                "segmentation": [outline], "area": round(w * h / 2, 4), "iscrowd": 0, "image_id": ids[k % pictures],
+                "segmentation": [outline], "area": round(w * h / 2, 4), "iscrowd": 0, "image_id": ids[k % images],
                 "bbox": [x, y, w, h], "category_id": k % 80 + 1, "id": 900100000 + k,
             }  # fmt: skip
 
@@ -147,7 +146,7 @@ def measure_plan(folder: Path) -> dict[str, Any]:
     read = time.process_time() - cpu
     plan = make_plan(job, TokenCounter(), None)
     return {
-        "pictures": plan.pictures,
+        "images": plan.images,
         "captions": plan.captions,
         "boxes": plan.boxes,
         "requests": sum(kind.requests for kind in plan.kinds),
@@ -170,14 +169,14 @@ def measure_replies(folder: Path, replies: int) -> dict[str, Any]:
             ledger,
             unusable=form_check(job.recipe),
             budget=Budget(FREE, 0, 0),
-            limits=replace(Limits(), concurrency=64),
+            limits=Limits(concurrency=64),
         )
         outcome = asyncio.run(dispatcher.run(job.requests()))
         asked = time.process_time() - cpu
         panel = Panel(job.recipe, job.corpus.categories, blocked=frozenset(), off=set())
         built = build_rows(
             job, ledger, panel, Sampler(12), f"{out}/instruct.json",
-            options=RowOptions("before", "padded"), mixture="", progress=lambda done, dropped: None,
+            options=RowOptions(), progress=lambda done, dropped: None,
         )  # fmt: skip
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         ledger.close()
@@ -242,7 +241,7 @@ def table(results: dict[str, Any]) -> str:
         "{cpu}, {cores} cores, {memory_gib} GiB, load {load} at the start; Python {python}, numpy {numpy}, "
         "pydantic {pydantic}, rensa {rensa}, openai {openai}".format(**about),
         "",
-        f"plan: {plan['pictures']:,} pictures, {plan['captions']:,} captions, {plan['boxes']:,} boxes "
+        f"plan: {plan['images']:,} images, {plan['captions']:,} captions, {plan['boxes']:,} boxes "
         f"({plan['annotation_megabytes']:.0f} MB), {plan['requests']:,} requests",
         f"      {plan['cpu_s']:.1f} CPU s ({plan['cpu_read_s']:.1f} of them reading), {plan['wall_s']:.1f} s wall, "
         f"{plan['peak_mib']} MiB    (target: 60 s of one core, 2048 MiB)",

@@ -28,7 +28,7 @@ from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError, UserError
 from llava.processes import die_with_parent, yield_idle_cores
-from llava.stages.numbers import finite, finite_metrics
+from llava.stages.finite import finite, finite_metrics
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form
 
 RECORD_NAME = "llava-outputs.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +45,13 @@ class Manifest(BaseModel):
 def sha256(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of(path: Path) -> tuple[str, int]:
+    """SHA-256 in hex and size in bytes of a file of any size."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest, path.stat().st_size
 
 
 def manifest_uri(artifact_uri: str, *, folder: bool = True) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llava import executor, storage
 from llava.errors import SettingsError
-from llava.stages.numbers import finite
+from llava.stages.finite import finite
 from tests.local.tiny_stages import STAGES
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from llava.config import Recipe, bundled_recipes, load_recipe
-from llava.model.corpora import default_corpus
-from llava.model.flops import Stage
-from llava.model.gpus import gpu_named
-from llava.model.plan import plan_stage, shape_of
-from llava.model.shape import Shape
-from tests.model.published import CONFIGS, write_hub_directory
+from llava.planning.corpora import default_corpus
+from llava.planning.flops import Stage
+from llava.planning.gpus import gpu_named
+from llava.planning.shape import Shape
+from llava.planning.stage_plan import plan_stage, shape_of
+from tests.planning.published import CONFIGS, write_hub_directory
 
 RECIPES = sorted(bundled_recipes())
 PUBLISHED = [name for name in RECIPES if name.startswith("llava-v")]

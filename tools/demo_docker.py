@@ -61,9 +61,9 @@ def run(out: Path, package: str, overrides: Mapping[str, Any]) -> dict[str, floa
     """
     import pipeline
     from llava.local.run import LocalOptions, run_package
+    from llava.pipelines.checks.spec import read_spec
     from llava.pipelines.package import compile_package
     from llava.pipelines.resources import ClusterOptions
-    from llava.pipelines.spec import read_spec
 
     # Root may be anyone: then the containers run as a uid that owns nothing, and folders that kfp makes let it write.
     uid = os.getuid() or ARBITRARY_UID

@@ -58,7 +58,7 @@ def expand(
         split: Which files of an annotations folder: captions_<split>*.json
         kinds: Instruction rows to make; also: naive, region
         expansion_recipe: Name, folder or URI of an expansion recipe
-        limit: Use only so many pictures; 0: all
+        limit: Use only so many images; 0: all
         seed: Decides every random choice
         teacher: offline: deterministic and free; openai: any OpenAI-compatible endpoint
         teacher_endpoint: Base URL of the endpoint; empty: the client's default
@@ -74,11 +74,11 @@ def expand(
         max_repairs: Further paid attempts after a reply that cannot be used
         ledger_uri: Ledger folder shared between runs; empty: beside instruct_data
         naive_form: pretrain_data: the caption alone, or with a brief question
-        captions_per_image: Naive pairs per picture in pretrain_data; 0: every caption
+        captions_per_image: Naive pairs per image in pretrain_data; 0: every caption
         image_position: Image before or after the first question
-        region_frame: Region boxes as fractions of the original picture or of its padded square
+        region_frame: Region boxes as fractions of the original image or of its padded square
         mixture: Mixture file (YAML) that combines generated and external data; empty: none
-        blocklist_uri: Files with ids or names of evaluation pictures, comma-separated
+        blocklist_uri: Files with ids or names of evaluation images, comma-separated
         gates_off: Quality gates to leave out, comma-separated
         judge_sample: Replies per kind and gate that a judge looks at; 0: no judge
         judge_model: Judge's model at the same endpoint; empty: the teacher's

@@ -43,7 +43,7 @@ def evaluate(
         model: The fine-tuned model: a hub directory
         projector: Stage 1's projector; with it the stage-1 model is asked too
         predictions: Answers and scores of every question, a JSON line each, one file a model
-        report: Figures, bars by kind with intervals, pictures with questions and answers
+        report: Figures, bars by kind with intervals, images with questions and answers
         metrics: Accuracy with its interval, by kind, and of the baselines
     """
     return dsl.ContainerSpec(

@@ -67,9 +67,9 @@ class Conversation:
         Raises:
             UserError: there is no such image, or it cannot be decoded.
         """
-        from llava.evaluation.pictures import Pictures
+        from llava.evaluation.question_images import Images
 
-        self.image = Pictures("").load(reference)
+        self.image = Images("").load(reference)
         self.reset()
 
     def reset(self) -> None:

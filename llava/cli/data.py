@@ -149,12 +149,10 @@ def make_report(file: RecordFile, result: CheckResult, images: Any, *, encoded: 
     for position in result.good[::step][:_SHOWN_ROWS]:
         record = file.records[position]
         try:
-            picture = images.load(record.images[0]) if record.images else None
+            image = images.load(record.images[0]) if record.images else None
         except ImageError:  # looked at with --quick, and broken after all: the message of a full check says so
-            picture = None
-        cards.append(
-            Card(picture, [f"{record.id} (row {record.index})", *(f"{t.role}: {t.text}" for t in record.turns)])
-        )
+            image = None
+        cards.append(Card(image, [f"{record.id} (row {record.index})", *(f"{t.role}: {t.text}" for t in record.turns)]))
     page.gallery("Some of the usable rows", cards)
     return page
 
@@ -169,7 +167,7 @@ def _encoding(recipe: str, stage: str, overrides: str) -> tuple[RowEncoder, Prep
     loaded = load_recipe(recipe, overrides)
     try:
         from llava.model.processor import build_processor
-        from llava.model.tokens import load_tokenizer
+        from llava.model.special_tokens import load_tokenizer
     except ImportError as error:
         raise SettingsError(
             f"--recipe: needs the `train` set of dependencies ({error}); install it, or check rows and images without"

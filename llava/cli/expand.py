@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava.cli.stages import with_settings
-from llava.stages.expand import Settings, job_of
+from llava.stages.expand_settings import Settings, job_of
 
 if TYPE_CHECKING:
+    from llava.expansion.asking.ledger import Ledger
+    from llava.expansion.estimate import Plan
     from llava.expansion.job import Job
-    from llava.expansion.ledger import Ledger
-    from llava.expansion.plan import Plan
 
 app = typer.Typer()
 
@@ -36,9 +36,9 @@ def plan(
     local_price_per_hour: Annotated[float, typer.Option(help="What that teacher's machine costs an hour")] = 0.0,
 ) -> None:
     """Counts, tokens, cost and time of an expansion, before anything is spent."""
-    from llava.expansion.plan import make_plan
-    from llava.expansion.prices import load_prices
-    from llava.expansion.tokens import TokenCounter
+    from llava.expansion.asking.prices import load_prices
+    from llava.expansion.asking.token_counts import TokenCounter
+    from llava.expansion.estimate import make_plan
 
     job = _job(settings)
     table = load_prices(settings.prices)
@@ -75,8 +75,8 @@ def export_batch(
     settings: Settings, to: Annotated[str, typer.Option(help="Folder or URI for requests-00000.jsonl, ...")]
 ) -> None:
     """Write what the ledger lacks as provider batch files (50,000 requests and 200 MB each)."""
-    from llava.expansion.batch_files import export_batches
-    from llava.expansion.dispatch import repaired
+    from llava.expansion.asking.batch_files import export_batches
+    from llava.expansion.asking.dispatch import repaired
 
     job = _job(settings)
     ledger = _ledger(settings.ledger_uri or f"{to.rstrip('/')}/ledger", "export-batch")
@@ -98,10 +98,10 @@ def import_batch(
     answers: Annotated[str, typer.Option(help="Answer files of the batch interface or of vLLM, comma-separated")],
 ) -> None:
     """Read batch answers into the ledger; `llava expand` with the same settings then builds the rows."""
-    from llava.expansion.batch_files import import_batches
+    from llava.expansion.asking.batch_files import import_batches
+    from llava.expansion.asking.prices import FREE, load_prices
+    from llava.expansion.gates.form_check import form_check
     from llava.expansion.job import split_names
-    from llava.expansion.prices import FREE, load_prices
-    from llava.expansion.teaching import form_check
 
     job = _job(settings)
     price = load_prices(settings.prices).find(job.model) or FREE
@@ -128,15 +128,13 @@ def _job(settings: Settings) -> Job:
 
 
 def _ledger(uri: str, command: str, *, reading: bool = False) -> Ledger:
-    from llava.expansion.ledger import Ledger
+    from llava.expansion.asking.ledger import Ledger
 
     return Ledger(uri, f"llava expand {command}", lambda text: typer.echo(text, err=True), reading=reading)
 
 
 def _show_counts(made: Plan) -> None:
-    typer.echo(
-        f"{made.pictures:,} pictures, {made.captions:,} captions, {made.boxes:,} boxes; {made.blocked:,} blocked"
-    )
+    typer.echo(f"{made.images:,} images, {made.captions:,} captions, {made.boxes:,} boxes; {made.blocked:,} blocked")
     typer.echo(f"tokens {'counted by the tokenizer' if made.exact else 'estimated without a tokenizer'}\n")
     typer.echo(f"{'kind':14} {'requests':>10} {'answered':>10} {'prefix':>9} {'context':>14} {'output':>14}")
     for kind in made.kinds:

@@ -9,9 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from llava.config import Recipe
-    from llava.model.corpora import Corpus
-    from llava.model.gpus import Gpu
-    from llava.model.plan import StagePlan
+    from llava.planning.corpora import Corpus
+    from llava.planning.gpus import Gpu
+    from llava.planning.stage_plan import StagePlan
 
 app = typer.Typer()
 GIB = 2**30
@@ -37,9 +37,9 @@ def plan(
 ) -> None:
     """Memory by part and ZeRO stage, the pack that fits, steps, FLOPs, hours and cost of a recipe on given GPUs."""
     from llava.config import load_recipe
-    from llava.model.corpora import default_corpus
-    from llava.model.gpus import gpu_named
-    from llava.model.plan import check_arguments, plan_stage, shape_of
+    from llava.planning.corpora import default_corpus
+    from llava.planning.gpus import gpu_named
+    from llava.planning.stage_plan import check_arguments, plan_stage, shape_of
 
     device = gpu_named(gpu)
     dollars = device.price if price is None else price
@@ -76,8 +76,8 @@ def measure(recipe: Recipe, stage: str, uri: str) -> Corpus:
     from llava.data.records import read_records
     from llava.data.templates import get_template
     from llava.errors import DataError
-    from llava.model.corpora import Corpus
-    from llava.model.tokens import load_tokenizer
+    from llava.model.special_tokens import load_tokenizer
+    from llava.planning.corpora import Corpus
 
     train = getattr(recipe, stage)
     tokenizer = load_tokenizer(recipe.model.language_model)

@@ -19,7 +19,7 @@ from llava.config import validate
 from llava.errors import SettingsError
 from llava.report.numbers import readable
 from llava.stages.fields import choices, default_of, scalar_type
-from llava.stages.numbers import finite_metrics
+from llava.stages.finite import finite_metrics
 from llava.stages.stage import Stage, StageSettings, output_form
 
 _SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}

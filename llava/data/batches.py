@@ -20,10 +20,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from llava.data.batch_plan import BatchPlan, StepPlan
 from llava.data.dataset import Example
 from llava.data.device_preprocess import DevicePreprocessor, RawImage
 from llava.data.labels import IGNORE_INDEX
-from llava.data.plan import BatchPlan, StepPlan
 
 __all__ = ["Batch", "BatchLoader", "BatchPlan", "Collator", "StepBatches", "StepPlan"]
 

@@ -109,13 +109,13 @@ class LazySupervisedDataset(Sequence[Example]):
             RowError: its image is missing or corrupt, or the row cannot be encoded. The row is never replaced.
         """
         record = self.records[index]
-        pictures = [self._load(record, number) for number in range(len(record.images))]
-        tokens = [self._constant or self.preprocessor.visual_tokens(*picture.size) for picture in pictures]
+        images = [self._load(record, number) for number in range(len(record.images))]
+        tokens = [self._constant or self.preprocessor.visual_tokens(*image.size) for image in images]
         encoded = self.encoder.encode(record, tokens, file=self.file)
-        kept = pictures[: encoded.images]
+        kept = images[: encoded.images]
         side = self.preprocessor.image_size
-        raw = tuple(self._raw(picture) for picture in kept) if self.raw_pixels else ()
-        pixels = [] if self.raw_pixels else [self.preprocessor.pixels(picture) for picture in kept]
+        raw = tuple(self._raw(image) for image in kept) if self.raw_pixels else ()
+        pixels = [] if self.raw_pixels else [self.preprocessor.pixels(image) for image in kept]
         pixels_ICHW = (
             np.concatenate(pixels)
             if len(pixels) > 1
@@ -123,7 +123,7 @@ class LazySupervisedDataset(Sequence[Example]):
             if pixels
             else np.zeros((0, 3, side, side), np.float32)
         )
-        sizes = tuple((picture.height, picture.width) for picture in kept)
+        sizes = tuple((image.height, image.width) for image in kept)
         return Example(encoded.input_ids, encoded.labels, pixels_ICHW, record.id, sizes, raw)
 
     @property
@@ -181,9 +181,9 @@ class LazySupervisedDataset(Sequence[Example]):
             raw_pixels=self.raw_pixels,
         )
 
-    def _raw(self, picture: Any) -> npt.NDArray[np.uint8]:
-        large = picture.width * picture.height > MAX_DEVICE_PIXELS
-        return self.preprocessor.resized(picture) if large else np.asarray(picture)
+    def _raw(self, image: Any) -> npt.NDArray[np.uint8]:
+        large = image.width * image.height > MAX_DEVICE_PIXELS
+        return self.preprocessor.resized(image) if large else np.asarray(image)
 
     def _load(self, record: Record, number: int) -> Any:
         try:

@@ -39,12 +39,12 @@ def pad_rows(lengths: Sizes, size: int, ranks: int) -> list[list[int]]:
 def worst_pack(lengths: Sizes, images: Sizes, max_tokens: int, max_images: int) -> list[int]:
     """Rows that fill one pack as far as possible, longest first."""
     pack: list[int] = []
-    tokens = pictures = 0
+    tokens = taken = 0
     for row in _longest_first(lengths):
-        if tokens + lengths[row] <= max_tokens and pictures + images[row] <= max_images:
+        if tokens + lengths[row] <= max_tokens and taken + images[row] <= max_images:
             pack.append(row)
             tokens += int(lengths[row])
-            pictures += int(images[row])
+            taken += int(images[row])
             if len(pack) > 1 and max_tokens - tokens < 8:
                 break
     return pack
@@ -60,15 +60,15 @@ def _first_fit(
     packs: list[list[int]] = []
     room: list[list[int]] = []
     for row in order:
-        tokens, pictures = int(lengths[row]), int(images[row])
-        at = next((i for i, left in enumerate(room) if left[0] >= tokens and left[1] >= pictures), None)
+        tokens, taken = int(lengths[row]), int(images[row])
+        at = next((i for i, left in enumerate(room) if left[0] >= tokens and left[1] >= taken), None)
         if at is None:
             at = len(packs)
             packs.append([])
             room.append([max_tokens, max_images])
         packs[at].append(row)
         room[at][0] -= tokens
-        room[at][1] -= pictures
+        room[at][1] -= taken
     return packs
 
 
@@ -78,12 +78,12 @@ def _spread(
     packs: list[list[int]] = [[] for _ in range(count)]
     room = [[max_tokens, max_images] for _ in range(count)]
     for row in order:
-        tokens, pictures = int(lengths[row]), int(images[row])
-        fits = [i for i in range(count) if room[i][0] >= tokens and room[i][1] >= pictures]
+        tokens, taken = int(lengths[row]), int(images[row])
+        fits = [i for i in range(count) if room[i][0] >= tokens and room[i][1] >= taken]
         if not fits:
             return None
         best = max(fits, key=lambda i: (room[i][0], room[i][1], -i))
         packs[best].append(row)
         room[best][0] -= tokens
-        room[best][1] -= pictures
+        room[best][1] -= taken
     return packs

@@ -1,7 +1,7 @@
 """CIDEr-D (Vedantam et al. 2015, arXiv:1411.5726): how much a caption agrees with people's, rare words counting more.
 
 n-grams of 1 to 4 words, TF-IDF over the references, cosine with clipped counts and a Gaussian length penalty (sigma 6),
-times 10. The document frequencies are the corpus's own, so a corpus of one picture scores 0 by construction.
+times 10. The document frequencies are the corpus's own, so a corpus of one image scores 0 by construction.
 """
 
 from __future__ import annotations

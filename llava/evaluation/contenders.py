@@ -23,7 +23,7 @@ class Contender:
         name: names its predictions and its metrics.
         title: how a report calls it.
         identity: hash of what it is, weights included.
-        blind: its pictures are replaced by the mean colour.
+        blind: its images are replaced by the mean colour.
     """
 
     name: str
@@ -59,7 +59,7 @@ def load_finetuned(uri: str) -> Contender:
 
 
 def blinded(contender: Contender) -> Contender:
-    """The same model, shown pictures of the mean colour."""
+    """The same model, shown images of the mean colour."""
     return Contender(
         "blank", "image blanked", contender.model, contender.processor, f"{contender.identity}-blank", blind=True
     )

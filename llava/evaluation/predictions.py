@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from llava import storage
 from llava.evaluation.benchmark import Profile, Question
+from llava.json_lines import lines_of
 from llava.manifest import sha256
 
 
@@ -64,7 +65,7 @@ class PredictionLog:
         storage.delete(self._parts)
 
     def _take(self, uri: str) -> None:
-        for line in storage.read_text(uri).splitlines():
+        for _, line in lines_of(storage.read_text(uri)):
             row = json.loads(line)
             if row.get("of") == self.fingerprint:
                 self.answers[row["id"]] = row["answer"]

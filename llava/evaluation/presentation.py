@@ -1,4 +1,4 @@
-"""The evaluation's report: figures, bars by kind with intervals, and pictures with questions and answers."""
+"""The evaluation's report: figures, bars by kind with intervals, and images with questions and answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from llava.data.images import ImageError
 from llava.evaluation.benchmark import Profile, Scored
-from llava.evaluation.pictures import Pictures
+from llava.evaluation.question_images import Images
 from llava.evaluation.summary import ModelSummary, gain
 from llava.report import Bar, Card, Report
 
@@ -19,7 +19,7 @@ def build_report(
     summaries: Sequence[ModelSummary],
     profile: Profile,
     headline: str,
-    pictures: Pictures,
+    images: Images,
     failed: Mapping[str, ImageError],
 ) -> Report:
     """The page; `summaries[0]` is the model under test, the others are what it is measured against."""
@@ -32,7 +32,7 @@ def build_report(
     report.text(
         f"Scores are those of profile {profile}; the other profile gives another score on {model.differing} of "
         f"{len(model.scored)} answers. Whiskers and ranges are 95 % intervals: Wilson's where a score is 0 or 1, "
-        "bootstrapped over pictures otherwise and for differences."
+        "bootstrapped over images otherwise and for differences."
     )
     rows: list[list[float | str | None]] = []
     for summary in summaries:
@@ -52,16 +52,16 @@ def build_report(
         if kind in summary.by_kind
     ]
     report.bar_chart("Score by kind of question", bars, y="mean score")
-    report.gallery("Questions and answers", _cards(model, others, profile, pictures))
+    report.gallery("Questions and answers", _cards(model, others, profile, images))
     if failed:
         lines: list[list[float | str | None]] = [[key, error.problem, str(error)] for key, error in failed.items()]
         report.table("Questions that could not be asked", ["question", "problem", "why"], lines[:100])
     return report
 
 
-def _cards(model: ModelSummary, others: Sequence[ModelSummary], profile: Profile, pictures: Pictures) -> list[Card]:
+def _cards(model: ModelSummary, others: Sequence[ModelSummary], profile: Profile, images: Images) -> list[Card]:
     chosen = _sample(model.scored, profile)
-    found, _ = pictures.load_all([ref for item in chosen for ref in item.question.images[:1]])
+    found, _ = images.load_all([ref for item in chosen for ref in item.question.images[:1]])
     theirs = {other.title: {item.question.id: item for item in other.scored} for other in others}
     cards = []
     for item in chosen:

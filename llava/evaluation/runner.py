@@ -1,4 +1,4 @@
-"""Let a model answer a benchmark: in batches, with pictures read ahead, each batch on disk before the next."""
+"""Let a model answer a benchmark: in batches, with images read ahead, each batch on disk before the next."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image
 from llava.data.images import ImageError
 from llava.evaluation.benchmark import Question
 from llava.evaluation.contenders import Contender, mean_colour
-from llava.evaluation.pictures import Pictures, blank
 from llava.evaluation.predictions import PredictionLog
+from llava.evaluation.question_images import Images, blank
 from llava.model.generation import GenerationRequest, generate_batches
 from llava.telemetry import Telemetry
 
-BATCHES_A_CHUNK = 4  # a chunk is sorted by length, and its pictures are in memory together
+BATCHES_A_CHUNK = 4  # a chunk is sorted by length, and its images are in memory together
 
 Loaded = tuple[dict[str, Image.Image], dict[str, ImageError]]
 
@@ -24,7 +24,7 @@ Loaded = tuple[dict[str, Image.Image], dict[str, ImageError]]
 def answer_all(
     contender: Contender,
     questions: Sequence[Question],
-    pictures: Pictures,
+    images: Images,
     log: PredictionLog,
     *,
     batch_size: int,
@@ -34,7 +34,7 @@ def answer_all(
     """Answer every question that has no answer in `log` yet.
 
     Returns:
-        The questions that cannot be asked, because a picture is missing or broken, by id.
+        The questions that cannot be asked, because an image is missing or broken, by id.
     """
     open_questions = [question for question in questions if question.id not in log.answers]
     if len(open_questions) < len(questions):
@@ -48,9 +48,9 @@ def answer_all(
     with ThreadPoolExecutor(1) as ahead:
         coming: Future[Loaded] | None = None
         for number, chunk in enumerate(chunks):
-            found, errors = (coming or ahead.submit(_load, pictures, chunk)).result()
+            found, errors = (coming or ahead.submit(_load, images, chunk)).result()
             if number + 1 < len(chunks):
-                coming = ahead.submit(_load, pictures, chunks[number + 1])
+                coming = ahead.submit(_load, images, chunks[number + 1])
             asked = []
             for question in chunk:
                 broken = next((errors[reference] for reference in question.images if reference in errors), None)
@@ -60,7 +60,7 @@ def answer_all(
                     asked.append(question)
             done += len(chunk) - len(asked)
             if contender.blind:
-                found = {reference: blank(picture, colour) for reference, picture in found.items()}
+                found = {reference: blank(image, colour) for reference, image in found.items()}
             requests = [
                 GenerationRequest(prompt_of(contender.processor, question), [found[ref] for ref in question.images])
                 for question in asked
@@ -76,7 +76,7 @@ def answer_all(
 
 
 def prompt_of(processor: Any, question: Question) -> str:
-    """The question in the words of the model's own chat template, pictures first."""
+    """The question in the words of the model's own chat template, images first."""
     content: list[dict[str, str]] = [{"type": "image"} for _ in question.images]
     content.append({"type": "text", "text": question.text})
     return str(
@@ -86,5 +86,5 @@ def prompt_of(processor: Any, question: Question) -> str:
     )
 
 
-def _load(pictures: Pictures, questions: Sequence[Question]) -> Loaded:
-    return pictures.load_all([reference for question in questions for reference in question.images])
+def _load(images: Images, questions: Sequence[Question]) -> Loaded:
+    return images.load_all([reference for question in questions for reference in question.images])

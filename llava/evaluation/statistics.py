@@ -2,7 +2,7 @@
 
 0/1 scores get Wilson's interval (Wilson 1927), which is right near 0 and 1 where the usual one is not. Any other score,
 and every difference between two models on the same questions, is bootstrapped over images (Efron 1979): questions about
-one picture are not independent.
+one image are not independent.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Data expansion: pictures with captions and boxes in, LLaVA rows out (naive pairs, teacher-written kinds, regions)."""
+"""Data expansion: images with captions and boxes in, LLaVA rows out (naive pairs, teacher-written kinds, regions)."""

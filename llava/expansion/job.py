@@ -1,4 +1,4 @@
-"""What is to be expanded, resolved once: recipe, kinds, pictures, teacher's name."""
+"""What is to be expanded, resolved once: recipe, kinds, images, teacher's name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from llava.errors import DataError, SettingsError
 from llava.expansion.gates.blocklist import BlocklistGate, read_blocklist
-from llava.expansion.pictures import Corpus, Picture
-from llava.expansion.recipe import BUILT_IN_KINDS, ExpansionRecipe, KindRecipe, load_expansion_recipe
-from llava.expansion.requests import Request, all_requests
+from llava.expansion.recipe.kinds import BUILT_IN_KINDS, ExpansionRecipe, KindRecipe, load_expansion_recipe
+from llava.expansion.recipe.requests import Request, all_requests
+from llava.expansion.sources.corpus import AnnotatedImage, Corpus
 from llava.expansion.sources.opening import open_corpus
 
 
@@ -19,7 +19,7 @@ class Job:
     kinds: all kinds asked for, built-in ones included, in the order given.
     taught: the kinds a teacher writes.
     model: the teacher's name, part of every request's id.
-    blocked: numeric ids of pictures that must give no row.
+    blocked: numeric ids of images that must give no row.
     """
 
     recipe: ExpansionRecipe
@@ -30,17 +30,17 @@ class Job:
     seed: int
     blocked: frozenset[int]
 
-    def pictures(self) -> Iterator[Picture]:
-        """All pictures but the blocked ones: nothing is paid for those."""
+    def images(self) -> Iterator[AnnotatedImage]:
+        """All images but the blocked ones: nothing is paid for those."""
         if not self.blocked:
             return iter(self.corpus)
         gate = BlocklistGate(self.blocked)
-        return (picture for picture in self.corpus if not gate.reason(picture.image_id))
+        return (image for image in self.corpus if not gate.reason(image.image_id))
 
     def requests(self, kinds: Sequence[KindRecipe] | None = None) -> Iterator[Request]:
         """Every request, kind after kind; the same in every run."""
         for kind in self.taught if kinds is None else kinds:
-            yield from all_requests([kind], self.model, self.pictures(), self.seed)
+            yield from all_requests([kind], self.model, self.images(), self.seed)
 
 
 def open_job(

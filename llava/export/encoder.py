@@ -34,16 +34,16 @@ class VisionEncoder(nn.Module):
 
 
 def sample_pixels(processor: Any, count: int, seed: int = 0) -> torch.Tensor:
-    """(count, C, H, W): pictures with shapes, gradients and noise, preprocessed as the model's processor does it."""
+    """(count, C, H, W): images with shapes, gradients and noise, preprocessed as the model's processor does it."""
     generator = np.random.default_rng(seed)
-    pictures = [_picture(generator, kind) for kind in range(count)]
-    pixels: torch.Tensor = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+    images = [_image(generator, kind) for kind in range(count)]
+    pixels: torch.Tensor = processor.image_processor(images, return_tensors="pt")["pixel_values"]
     if pixels.dim() == 5:  # LLaVA-NeXT: the overview tile of each
         pixels = pixels[:, 0]
     return pixels.float()
 
 
-def _picture(generator: np.random.Generator, kind: int) -> Image.Image:
+def _image(generator: np.random.Generator, kind: int) -> Image.Image:
     width, height = (int(side) for side in generator.integers(160, 480, size=2))
     base = generator.integers(0, 256, size=3)
     ramp = np.linspace(0, 1, width)[None, :, None] * generator.integers(-120, 120, size=3)

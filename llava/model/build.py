@@ -12,7 +12,7 @@ import torch
 
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
-from llava.model import attention, projector, sources, tokens
+from llava.model import attention, projector, sources, special_tokens
 from llava.model.deep_projector import DeepLlavaConfig, DeepLlavaForConditionalGeneration
 from llava.model.processor import build_processor, default_pinpoints
 
@@ -46,7 +46,8 @@ def build_model(
 
     Args:
         recipe: the recipe's `model` section.
-        tokenizer: with `<image>` and a padding token (`tokens.load_tokenizer`, or `build_processor(...).tokenizer`).
+        tokenizer: with `<image>` and a padding token (`special_tokens.load_tokenizer`, or
+            `build_processor(...).tokenizer`).
         dtype: of all parameters.
         device: where they end up.
         meta: build on the meta device from the configurations alone: shapes, no weights read.
@@ -71,11 +72,11 @@ def build_model(
     language_model = _load(
         AutoModelForCausalLM, recipe.language_model, "model.language_model", dtype, text_config, **more
     )
-    rows = tokens.rows_needed(tokenizer, language_model.get_input_embeddings().weight.shape[0])
+    rows = special_tokens.rows_needed(tokenizer, language_model.get_input_embeddings().weight.shape[0])
     tied = language_model.config.tie_word_embeddings
-    tokens.resize_rows(language_model.get_input_embeddings(), rows)
+    special_tokens.resize_rows(language_model.get_input_embeddings(), rows)
     if not tied:
-        tokens.resize_rows(language_model.get_output_embeddings(), rows)
+        special_tokens.resize_rows(language_model.get_output_embeddings(), rows)
 
     config = _join_configs(recipe, tokenizer, tower.config, language_model.config)
     with torch.device("meta"):
@@ -111,7 +112,7 @@ def _join_configs(
             f"model.vision_feature_layer: found {layer}; the tower has {layers} layers, "
             f"so expected {-layers}..-1 or 1..{layers}"
         )
-    text.vocab_size = tokens.rows_needed(tokenizer, text.vocab_size)
+    text.vocab_size = special_tokens.rows_needed(tokenizer, text.vocab_size)
     text.pad_token_id = tokenizer.pad_token_id
     # The top-level flag is not read by Llama; a cache would also switch off the isolation of packed rows.
     text.use_cache = False
@@ -119,7 +120,7 @@ def _join_configs(
     shared: dict[str, Any] = {
         "vision_config": vision,
         "text_config": text,
-        "image_token_index": tokens.image_token_id(tokenizer),
+        "image_token_index": special_tokens.image_token_id(tokenizer),
         "image_seq_length": patches + (recipe.vision_feature_select_strategy == "full"),
         "projector_hidden_act": projector.hidden_act(recipe.projector),
         "vision_feature_layer": recipe.vision_feature_layer,

@@ -164,7 +164,7 @@ def _prompts(model: Any, processor: Any, requests: Sequence[GenerationRequest]) 
     table = model.get_input_embeddings()
     device = table.weight.device
     images = [image for request in requests for image in request.images]
-    unique = list({id(image): image for image in images}.values())  # one picture is often asked about many times
+    unique = list({id(image): image for image in images}.values())  # one image is often asked about many times
     place = {id(image): k for k, image in enumerate(unique)}
     encoded = processor.image_processor(unique, return_tensors="pt") if unique else {}
     ids = _token_ids(processor, requests, images)
@@ -176,9 +176,9 @@ def _prompts(model: Any, processor: Any, requests: Sequence[GenerationRequest]) 
     if not unique:
         return embeddings_BTD, mask_BT
     pixels, sizes = encoded["pixel_values"], encoded.get("image_sizes")
-    if pixels.dim() == 5:  # LLaVA-NeXT pads every picture to as many tiles as the largest has
+    if pixels.dim() == 5:  # LLaVA-NeXT pads every image to as many tiles as the largest has
         tiles = [tiles_of(model.config, size) for size in encoded["image_sizes"].tolist()]
-        pixels = torch.cat([picture[:count] for picture, count in zip(pixels, tiles, strict=True)])
+        pixels = torch.cat([image[:count] for image, count in zip(pixels, tiles, strict=True)])
     features = image_features(model, pixels.to(device), sizes)
     merged = torch.cat([features[place[id(image)]] for image in images]).to(embeddings_BTD.dtype)
     placeholder_BT = (input_ids_BT == model.config.image_token_index) & mask_BT.bool()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
-from llava.model import sources, tokens
+from llava.model import sources, special_tokens
 
 if TYPE_CHECKING:
     from transformers import LlavaNextProcessor, LlavaProcessor
@@ -39,7 +39,7 @@ def build_processor(
     """
     from transformers import LlavaNextProcessor, LlavaProcessor
 
-    tokenizer = tokens.load_tokenizer(recipe.language_model)
+    tokenizer = special_tokens.load_tokenizer(recipe.language_model)
     vision = sources.vision_config(recipe.vision_tower)
     if template is None:
         if not isinstance(tokenizer.chat_template, str):

@@ -13,8 +13,8 @@ import yaml
 
 from llava import storage
 from llava.errors import SettingsError
+from llava.pipelines.checks.spec import read_spec
 from llava.pipelines.graph import STAGES
-from llava.pipelines.spec import read_spec
 
 Build = Callable[..., Any]
 

@@ -10,8 +10,8 @@ from typing import Any
 from kfp import compiler
 
 from llava.errors import SettingsError
+from llava.pipelines.checks.lint import lint, unpinned
 from llava.pipelines.graph import STAGES
-from llava.pipelines.lint import lint, unpinned
 from llava.pipelines.resources import ClusterOptions
 
 

@@ -10,8 +10,10 @@ import typer
 
 from llava import storage
 from llava.errors import SettingsError
-from llava.pipelines.cluster import Cluster, NotAsked
-from llava.pipelines.cluster_check import RunRequest, check_cluster
+from llava.pipelines.checks.cluster import Cluster, NotAsked
+from llava.pipelines.checks.cluster_check import RunRequest, check_cluster
+from llava.pipelines.checks.preflight import require_sound
+from llava.pipelines.checks.spec import read_spec
 from llava.pipelines.graph import parameter_name, plan_package
 from llava.pipelines.options import (
     Build,
@@ -31,10 +33,8 @@ from llava.pipelines.options import (
     read_parameters,
 )
 from llava.pipelines.package import compile_package
-from llava.pipelines.preflight import require_sound
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
-from llava.pipelines.spec import read_spec
 
 if TYPE_CHECKING:
     from llava.local.run import RunRecord

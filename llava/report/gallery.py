@@ -1,4 +1,4 @@
-"""Pictures with what was asked and answered, boxes drawn over them, and filters that need no script."""
+"""Images with what was asked and answered, boxes drawn over them, and filters that need no script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from llava.report.charts import COLOURS
 
-MOST_PIXELS_A_SIDE = 360  # a report of some hundred pictures stays a few megabytes
+MOST_PIXELS_A_SIDE = 360  # a report of some hundred images stays a few megabytes
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Card:
-    """One picture and its lines.
+    """One image and its lines.
 
     Attributes:
         image: encoded bytes, a PIL image, or None for a row without one.
-        lines: text under the picture, a paragraph each; shown as text, whatever is in it.
-        boxes: drawn over the picture.
+        lines: text under the image, a paragraph each; shown as text, whatever is in it.
+        boxes: drawn over the image.
         tone: colour of the card's edge.
         tags: what the gallery can be filtered by, e.g. `{"kind": "count", "answer": "wrong"}`.
     """
@@ -88,11 +88,11 @@ def _card(card: Card, tags: Mapping[str, Sequence[str]]) -> Markup:
     ]
     lines = Markup("").join(Markup("<p>{}</p>").format(line) for line in card.lines)
     return Markup('<div class="{}">{}<div class="lines">{}</div></div>').format(
-        " ".join(part for part in classes if part), _picture(card), lines
+        " ".join(part for part in classes if part), _image(card), lines
     )
 
 
-def _picture(card: Card) -> Markup:
+def _image(card: Card) -> Markup:
     if card.image is None:
         return Markup("")
     try:
@@ -100,14 +100,14 @@ def _picture(card: Card) -> Markup:
         width, height = image.size
         image = image.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        return Markup('<div class="picture broken">not readable: {}</div>').format(type(error).__name__)
+        return Markup('<div class="image broken">not readable: {}</div>').format(type(error).__name__)
     image.thumbnail((MOST_PIXELS_A_SIDE, MOST_PIXELS_A_SIDE))
     buffer = io.BytesIO()
-    # JPEG smears small drawings; a picture that small costs little as PNG.
+    # JPEG smears small drawings; an image that small costs little as PNG.
     image.save(buffer, "PNG" if max(image.size) <= 112 else "JPEG", quality=85)
     kind = "png" if max(image.size) <= 112 else "jpeg"
     source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    parts = Markup('<div class="picture"><img alt="" src="{}">').format(source)
+    parts = Markup('<div class="image"><img alt="" src="{}">').format(source)
     if card.boxes:
         parts += Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none">').format(width, height)
         for index, box in enumerate(card.boxes):
@@ -119,7 +119,7 @@ def _picture(card: Card) -> Markup:
         parts += Markup("</svg>")
         for index, box in enumerate(card.boxes):
             if box.label:
-                # Text stands in HTML, so that it is not stretched with the picture.
+                # Text stands in HTML, so that it is not stretched with the image.
                 parts += Markup('<span style="left:{:.1f}%;top:{:.1f}%;background:var(--c{})">{}</span>').format(
                     min(100 * box.x / width, 90), max(0, min(100 * box.y / height, 94)), index % COLOURS, box.label
                 )

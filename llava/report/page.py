@@ -95,7 +95,7 @@ class Report:
         return self._add(title, histogram(values, x=x))
 
     def gallery(self, title: str, cards: Sequence[Card]) -> Report:
-        """Pictures with lines and boxes; cards with tags can be filtered in the page."""
+        """Images with lines and boxes; cards with tags can be filtered in the page."""
         return self._add(title, gallery(cards, f"g{len(self._parts)}"))
 
     def raw(self, title: str, html: str, *, scripts: bool = False) -> Report:

@@ -50,7 +50,7 @@ class Outputs(StageOutputs):
     predictions: str = output(
         "Answers and scores of every question, a JSON line each, one file a model", "folder", "Dataset"
     )
-    report: str = output("Figures, bars by kind with intervals, pictures with questions and answers", "html", "HTML")
+    report: str = output("Figures, bars by kind with intervals, images with questions and answers", "html", "HTML")
     metrics: str = output("Accuracy with its interval, by kind, and of the baselines", "metrics", "Metrics")
 
 
@@ -59,21 +59,21 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
 
     Raises:
         SettingsError: no such benchmark, or the model cannot be asked.
-        DataError: the questions cannot be read, or too many pictures are missing or broken.
+        DataError: the questions cannot be read, or too many images are missing or broken.
     """
     from llava.data.images import ImageError
     from llava.evaluation import presentation, summary
     from llava.evaluation.benchmarks import get_benchmark
     from llava.evaluation.contenders import Contender, blinded, load_finetuned, load_stage1
-    from llava.evaluation.pictures import Pictures
     from llava.evaluation.predictions import PredictionLog, fingerprint
+    from llava.evaluation.question_images import Images
     from llava.evaluation.runner import answer_all
 
     began = time.monotonic()
     benchmark = get_benchmark(settings.benchmark)
     questions = benchmark.read(settings.questions_uri)[: settings.limit or None]
     longest = settings.max_new_tokens or benchmark.max_new_tokens
-    pictures = Pictures(settings.images_uri)
+    images = Images(settings.images_uri)
     with Telemetry("evaluate", os.environ.get("LLAVA_RUN", "")) as telemetry:
         telemetry.note(f"{benchmark.name}: {len(questions)} questions; loading {inputs.model}")
         finetuned = load_finetuned(inputs.model)
@@ -92,7 +92,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
             failed |= answer_all(
                 contender,
                 questions,
-                pictures,
+                images,
                 log,
                 batch_size=settings.batch_size,
                 max_new_tokens=longest,
@@ -116,7 +116,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
             summaries,
             settings.profile,
             benchmark.headline,
-            pictures,
+            images,
             failed,
         )
         page.write(outputs.report)

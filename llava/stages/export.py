@@ -154,7 +154,7 @@ def _drop(folder: Path, precision: str) -> None:
 
 
 def _beside(model: Path, processor: object, root: Path) -> None:
-    """Configuration, tokenizer and preprocessor, so that the folder is all a consumer needs for pictures."""
+    """Configuration, tokenizer and preprocessor, so that the folder is all a consumer needs for images."""
     if model.is_dir():
         for name in ("config.json", "generation_config.json"):
             if (model / name).exists():
@@ -180,7 +180,7 @@ def _report(
 ) -> Report:
     report = Report("Export to ONNX", f"vision tower and projector of {model}, opset {settings.opset}")
     report.text(
-        f"Each file was run by onnxruntime on the CPU and compared with torch in float32 on {SAMPLES} pictures, one at "
+        f"Each file was run by onnxruntime on the CPU and compared with torch in float32 on {SAMPLES} images, one at "
         "a time and in batches. The error is the largest difference of any feature, as a share of the features' root "
         "mean square; the cosine is the smallest of any visual token."
     )
@@ -208,7 +208,7 @@ def _report(
         report.text(f"Left out: {fault}.")
     bars = [Bar("torch float32", round(eager, 2))]
     bars += [Bar(f"onnxruntime {precision}", round(found.milliseconds, 2)) for precision, found in measured.items()]
-    return report.bar_chart("Time of one picture on this machine's CPU", bars, y="milliseconds")
+    return report.bar_chart("Time of one image on this machine's CPU", bars, y="milliseconds")
 
 
 STAGE = Stage("export", "Vision tower and projector as ONNX, checked against torch", Settings, Inputs, Outputs, run)

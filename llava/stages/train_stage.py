@@ -83,7 +83,7 @@ def run_training(
     Raises:
         UserError: a setting, the recipe, the data or a place is wrong, or the run was stopped; nothing is half-written.
     """
-    from llava.stages.multinode import read_node_settings, train_on_nodes
+    from llava.multinode.train_on_nodes import read_node_settings, train_on_nodes
     from llava.training import launch, reporting
     from llava.training.job import Job
 
@@ -164,7 +164,7 @@ def _write_manifest(job: Job, settings: TrainSettings, result: Result, metrics: 
 
 def _hashes(uri: str) -> dict[str, str]:
     """SHA-256 of every file below `uri` except the manifest itself; streamed, a weight file does not fit in memory."""
-    from llava.training.hashing import sha256_of
+    from llava.manifest import sha256_of
 
     hashes = {}
     for item in storage.list_files(uri):

@@ -28,8 +28,8 @@ from safetensors.torch import save_file
 from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError, StorageError
+from llava.manifest import sha256_of
 from llava.training.fragments import MOMENTS, Fragment
-from llava.training.hashing import sha256_of
 
 FORMAT_VERSION = 1
 KINDS = ("master", *MOMENTS)

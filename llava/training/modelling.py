@@ -17,7 +17,7 @@ def build_processor_for(job: Job) -> Any:
     """
     from llava.data.templates import get_template
     from llava.model.processor import build_processor
-    from llava.model.tokens import load_tokenizer
+    from llava.model.special_tokens import load_tokenizer
 
     recipe = job.train
     template = get_template(recipe.template).bound(load_tokenizer(job.recipe.model.language_model))

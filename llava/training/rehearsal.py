@@ -15,7 +15,7 @@ from llava.errors import SettingsError, StorageError
 from llava.telemetry import Telemetry
 from llava.training.engine import Engine
 from llava.training.job import Job
-from llava.training.rows import TrainingRows
+from llava.training.training_rows import TrainingRows
 from llava.training.validation import Validator
 
 

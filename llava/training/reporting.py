@@ -84,11 +84,11 @@ def _samples(report: Report, job: Job, result: Result) -> None:
         answers = [s for s in result.samples if s.record_id == last.record_id]
         lines = [last.question.replace("<image>", "").strip(), f"expected: {last.expected}"]
         lines += [f"step {answer.step}: {answer.answer}" for answer in answers]
-        cards.append(Card(_picture(job, last.images), lines))
+        cards.append(Card(_image(job, last.images), lines))
     report.gallery("What it answers", cards)
 
 
-def _picture(job: Job, images: list[str]) -> bytes | None:
+def _image(job: Job, images: list[str]) -> bytes | None:
     from llava.data.images import ImageSource
 
     if not images:

@@ -1,6 +1,6 @@
 """Tokens and FLOPs a second, and the share of the devices' peak that is (MFU, Chowdhery et al. 2022).
 
-FLOPs are the model's own, by `llava.model.flops`: nothing that is computed twice counts, nor padding.
+FLOPs are the model's own, by `llava.planning.flops`: nothing that is computed twice counts, nor padding.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from llava.config import Recipe
-from llava.data.plan import BatchPlan
-from llava.model import flops
-from llava.model.gpus import GPUS
-from llava.model.shape import Shape
+from llava.data.batch_plan import BatchPlan
+from llava.planning import flops
+from llava.planning.gpus import GPUS
+from llava.planning.shape import Shape
 from llava.telemetry import Telemetry
 from llava.training.job import StageName, StepRecord
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Peak dense bf16 FLOP/s of a device by the name its driver gives; None where it is not in `llava.model.gpus`."""
+    """Peak dense bf16 FLOP/s of a device by the name its driver gives; None if `llava.planning.gpus` lacks it."""
     words = device_name.lower().replace("-", " ").split()
     known = [gpu for gpu in GPUS.values() if gpu.name.split("-")[0] in words]
     return max(known, key=lambda gpu: len(gpu.name)).peak_bf16 if known else None

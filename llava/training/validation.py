@@ -13,8 +13,8 @@ from llava.data.records import Record
 from llava.telemetry import Telemetry
 from llava.training.engine import Engine
 from llava.training.job import Job, Sample, Validation
-from llava.training.rows import TrainingRows
 from llava.training.state import RunState
+from llava.training.training_rows import TrainingRows
 
 SAMPLE_TOKENS = 48
 

@@ -29,8 +29,8 @@ from llava.training.engine import Engine, device_of_this_rank
 from llava.training.job import Failure, Job, Result
 from llava.training.loop import Loop
 from llava.training.modelling import build_model_for, build_processor_for
-from llava.training.rows import load_rows
 from llava.training.state import Identity, RunState, mathematics, weights_fingerprint
+from llava.training.training_rows import load_rows
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # a first step may compile, a checkpoint may come from a slow store
 # What gloo, NCCL and the rendezvous store say when the process at the other end has gone; none has a class for it.

@@ -11,7 +11,7 @@ import torch
 from llava.telemetry import Telemetry
 from llava.training.engine import Engine
 from llava.training.modelling import build_model_for, build_processor_for
-from llava.training.rows import load_rows
+from llava.training.training_rows import load_rows
 from tests.conftest import TinyWorld
 from tests.training.jobs import make_job
 

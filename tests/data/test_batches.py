@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llava.data.batch_plan import BatchPlan
 from llava.data.batches import Batch, BatchLoader, Collator
 from llava.data.dataset import Example
 from llava.data.labels import IGNORE_INDEX
-from llava.data.plan import BatchPlan
 from llava.errors import RowError
-from tests.data.test_plan import recipe
+from tests.data.test_batch_plan import recipe
 
 PAD = 9
 

@@ -10,11 +10,11 @@ import torch
 
 from llava import storage
 from llava.config import TrainRecipe, load_recipe
+from llava.data.batch_plan import BatchPlan
 from llava.data.batches import BatchLoader
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.images import ImageSource
 from llava.data.labels import RowEncoder
-from llava.data.plan import BatchPlan
 from llava.data.preprocess import Preprocessor
 from llava.data.records import read_records
 from llava.data.shards import pack_images

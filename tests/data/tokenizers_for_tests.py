@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from llava.model.tokens import add_tokens
+from llava.model.special_tokens import add_tokens
 
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful answers.",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from llava.errors import DataError, RowError, SettingsError
 from llava.evaluation.benchmarks import BENCHMARKS, get_benchmark
-from llava.evaluation.pictures import Pictures, blank
+from llava.evaluation.question_images import Images, blank
 
 GOOD = '{"question_id": 1, "image": "a", "question": "q", "answer": "b"}\n'
 
@@ -79,7 +79,7 @@ def test_gqa_textvqa_vizwiz(tmp_path: Path) -> None:
     assert "respond with 'Unanswerable'.\nAnswer the question using a single word" in question.text
 
 
-def test_scienceqa_takes_the_test_questions_with_a_picture(tmp_path: Path) -> None:
+def test_scienceqa_takes_the_test_questions_with_a_image(tmp_path: Path) -> None:
     row = {
         "question": "Which?",
         "choices": ["rock", "air"],
@@ -98,7 +98,7 @@ def test_scienceqa_takes_the_test_questions_with_a_picture(tmp_path: Path) -> No
     assert question.images == ("test/1/image.png",) and question.expected == "B"
 
 
-def test_seed_takes_pictures_only(tmp_path: Path) -> None:
+def test_seed_takes_images_only(tmp_path: Path) -> None:
     row = {
         "question": "Who?",
         "choice_a": "1",
@@ -138,7 +138,7 @@ def test_pope_f1_is_the_mean_of_the_samplings(tmp_path: Path) -> None:
         pope.read(save(tmp_path / "x.json", lines({"question_id": 1, "image": "i", "text": "t", "label": "maybe"})))
 
 
-def test_mme_wants_both_questions_of_a_picture(tmp_path: Path) -> None:
+def test_mme_wants_both_questions_of_a_image(tmp_path: Path) -> None:
     mme = get_benchmark("mme")
     rows = [
         {
@@ -165,15 +165,15 @@ def test_mme_wants_both_questions_of_a_picture(tmp_path: Path) -> None:
 def test_mmbench_counts_a_question_when_all_rotations_are_right(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 6), (10, 200, 30)).save(buffer, "PNG")
-    picture = base64.b64encode(buffer.getvalue()).decode()
+    image = base64.b64encode(buffer.getvalue()).decode()
     head = "index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\timage\n"
-    rows = [("1", "cat", "dog", "A", picture), ("1000001", "dog", "cat", "B", "1"), ("2", "cat", "dog", "B", picture)]
+    rows = [("1", "cat", "dog", "A", image), ("1000001", "dog", "cat", "B", "1"), ("2", "cat", "dog", "B", image)]
     text = head + "".join(f"{i}\tWhat?\tnan\t{a}\t{b}\t\t\t{answer}\tanimals\t{p}\n" for i, a, b, answer, p in rows)
     bench = get_benchmark("mmbench")
     questions = bench.read(save(tmp_path / "m.tsv", text))
     assert questions[0].text.startswith("What?\nA. cat\nB. dog\nAnswer with")
     assert questions[0].images == questions[1].images
-    assert Pictures("").load(questions[1].images[0]).getpixel((0, 0)) == (10, 200, 30)
+    assert Images("").load(questions[1].images[0]).getpixel((0, 0)) == (10, 200, 30)
     figures = bench.figures([bench.scored(q, a) for q, a in zip(questions, ["A", "A", "B"], strict=True)], "llava-1.5")
     assert figures["accuracy"].value == 0.5 and figures["accuracy"].n == 2
     assert figures["accuracy_vanilla"].value == pytest.approx(2 / 3)
@@ -196,12 +196,12 @@ def test_refcoco_and_captions(tmp_path: Path) -> None:
         get_benchmark("refcoco").read(save(tmp_path / "r.jsonl", lines({**row, "bbox": "all"})))
     coco = {
         "images": [{"id": k, "file_name": f"{k}.jpg"} for k in range(3)],
-        "annotations": [{"image_id": k, "caption": f"a picture of {w}"} for k, w in enumerate(["cats", "dogs"])],
+        "annotations": [{"image_id": k, "caption": f"an image of {w}"} for k, w in enumerate(["cats", "dogs"])],
     }
     captions = get_benchmark("captions")
     questions = captions.read(save(tmp_path / "c.json", coco))
     assert [question.id for question in questions] == ["0", "1"]  # the third has no caption
-    scored = [captions.scored(q, a) for q, a in zip(questions, ["a picture of cats", "no idea"], strict=True)]
+    scored = [captions.scored(q, a) for q, a in zip(questions, ["an image of cats", "no idea"], strict=True)]
     figures = captions.figures(scored, "llava-1.5")
     assert figures["cider"].value == pytest.approx(5.0) and figures["words"].value == 3
 
@@ -223,6 +223,6 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_a_blank_picture_has_the_size_and_the_colour() -> None:
+def test_a_blank_image_has_the_size_and_the_colour() -> None:
     made = blank(Image.effect_noise((30, 20), 50).convert("RGB"), (122, 116, 104))
     assert made.size == (30, 20) and made.getcolors() == [(600, (122, 116, 104))]

@@ -153,7 +153,7 @@ def test_mme_reads_four_characters(answer: str, scores: tuple[int, int]) -> None
         ("[0.1, 0.2, 0.5, 0.35]", (0, 0)),
         ("[0.5, 0.6, 0.1, 0.2]", (0, 0)),  # inside out
         ("0.1 0.2 0.5 0.6", (0, 1)),
-        ("[20, 0, 100, 80]", (0, 1)),  # pixels of a 200 x 120 picture
+        ("[20, 0, 100, 80]", (0, 1)),  # pixels of a 200 x 120 image
         ("everywhere", (0, 0)),
     ],
 )
@@ -162,7 +162,7 @@ def test_refcoco_boxes(answer: str, scores: tuple[int, int]) -> None:
     assert both("refcoco", asked, answer) == scores
 
 
-def test_cider_is_ten_for_the_same_words_and_zero_by_construction_for_one_picture() -> None:
+def test_cider_is_ten_for_the_same_words_and_zero_by_construction_for_one_image() -> None:
     one = [["a red circle at the top left"]]
     assert cider(["a red circle at the top left"], one) == [0.0]
     references = [["a red circle on the left"], ["two dogs play in deep snow"]]

@@ -41,7 +41,7 @@ def test_bootstrap_agrees_with_theory_and_knows_clusters() -> None:
     half = 1.96 * float(scores.std()) / 20
     assert alone.value == pytest.approx(float(scores.mean()))
     assert (alone.low, alone.high) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.05)
-    # Every score four times, as four questions about one picture: no more is known than before.
+    # Every score four times, as four questions about one image: no more is known than before.
     four = statistics.bootstrap(np.repeat(scores, 4).tolist(), np.repeat(np.arange(400), 4).tolist())
     assert four.high - four.low == pytest.approx(alone.high - alone.low, rel=0.1)
     assert statistics.bootstrap(scores.tolist(), range(400)) == alone  # deterministic

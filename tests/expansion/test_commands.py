@@ -23,7 +23,7 @@ def test_a_plan_is_printed(world: Path, capsys: pytest.CaptureFixture[str]) -> N
         "--tokens-per-minute", 100_000, "--local-tokens-per-second", 100, "--local-price-per-hour", 2,
     )  # fmt: skip
     text = capsys.readouterr().out
-    assert "60 pictures, 300 captions" in text and "conversation           60          0" in text
+    assert "60 images, 300 captions" in text and "conversation           60          0" in text
     assert "online, prompt cache" in text and "batch file" in text and "time online at these rates" in text
     assert "time with your own teacher at 100 output tokens/s" in text and "for the machine" in text
 

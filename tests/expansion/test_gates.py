@@ -18,10 +18,10 @@ from llava.expansion.gates import Panel, Sample
 from llava.expansion.gates.balance import BalanceGate
 from llava.expansion.gates.blocklist import read_blocklist
 from llava.expansion.gates.duplicates import DuplicateGate
-from llava.expansion.grammar import GrammarError
-from llava.expansion.nouns import NounFinder
-from llava.expansion.pictures import Box, Picture
-from llava.expansion.recipe import ExpansionRecipe, KindRecipe, load_expansion_recipe
+from llava.expansion.gates.nouns import NounFinder
+from llava.expansion.recipe.grammar import GrammarError
+from llava.expansion.recipe.kinds import ExpansionRecipe, KindRecipe, load_expansion_recipe
+from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.teachers.words import COCO
 
 SET = yaml.safe_load((Path(__file__).parent / "gate_set.yaml").read_text())
@@ -34,10 +34,10 @@ def recipe() -> ExpansionRecipe:
     return load_expansion_recipe("coco")
 
 
-def picture(name: str) -> Picture:
+def image(name: str) -> AnnotatedImage:
     data = SET["pictures"][name]
     boxes = tuple(Box(*box) for box in data["boxes"])
-    return Picture(f"{data['id']:012d}.jpg", data["id"], *data["size"], tuple(data["captions"]), boxes)
+    return AnnotatedImage(f"{data['id']:012d}.jpg", data["id"], *data["size"], tuple(data["captions"]), boxes)
 
 
 def kind(text: str) -> KindRecipe:
@@ -56,9 +56,9 @@ def sample(name: str, text: str, *, finish: str = "stop", raw: bool = False) -> 
     else:
         reply = text
     try:
-        return Sample(shape, picture(name), reply, finish, shape.grammar.parse(reply))
+        return Sample(shape, image(name), reply, finish, shape.grammar.parse(reply))
     except GrammarError as error:
-        return Sample(shape, picture(name), reply, finish, [], str(error))
+        return Sample(shape, image(name), reply, finish, [], str(error))
 
 
 def panel(*keep: str) -> Panel:
@@ -134,7 +134,7 @@ def test_exact_duplicates_and_near_ones_are_dropped() -> None:
     assert all("nearly" in gate.check(one) for one in bad("duplicates"))
 
 
-def test_short_rows_may_recur_for_other_pictures() -> None:
+def test_short_rows_may_recur_for_other_images() -> None:
     gate = DuplicateGate()
     assert not any(gate.check(sample(name, "Is there a zebra? >> no")) for name in SET["pictures"])
 
@@ -176,14 +176,14 @@ def test_blocklists_of_every_form(tmp_path: Path, name: str, content: str) -> No
 
 def test_an_empty_blocklist_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("nothing here\n")
-    with pytest.raises(DataError, match="no picture id found"):
+    with pytest.raises(DataError, match="no image id found"):
         read_blocklist(str(tmp_path / "list.txt"))
 
 
 def test_soft_gates_flag_without_dropping() -> None:
     gates = panel()
     one = sample("beach", "What else is there? >> A cat is sitting on the sand.")
-    soft = Sample(recipe().kind("reasoning"), one.picture, one.reply, "stop", one.pairs)
+    soft = Sample(recipe().kind("reasoning"), one.image, one.reply, "stop", one.pairs)
     findings = gates.judge(soft)
     assert [finding.gate for finding in findings] == ["grounding"] and not findings[0].hard
     assert gates.soft["grounding"] == 1 and not gates.hard

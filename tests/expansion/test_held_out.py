@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from llava.expansion.gates import Panel, Sample
-from llava.expansion.grammar import GrammarError
-from llava.expansion.pictures import Box, Picture
-from llava.expansion.recipe import load_expansion_recipe
+from llava.expansion.recipe.grammar import GrammarError
+from llava.expansion.recipe.kinds import load_expansion_recipe
+from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.teachers.words import COCO
 
 SET = yaml.safe_load((Path(__file__).parent / "held_out_set.yaml").read_text())
@@ -31,10 +31,10 @@ GATES = {  # class of the set -> the gate that answers for it
 
 
 @cache
-def picture(name: str) -> Picture:
+def image(name: str) -> AnnotatedImage:
     data, number = SET["scenes"][name], list(SET["scenes"]).index(name) + 900_001
     boxes = tuple(Box(label, *box) for label, places in data["boxes"].items() for box in places)
-    return Picture(f"{number:012d}.jpg", number, 640, 480, tuple(data["captions"]), boxes)
+    return AnnotatedImage(f"{number:012d}.jpg", number, 640, 480, tuple(data["captions"]), boxes)
 
 
 def sample(row: dict[str, Any]) -> Sample:
@@ -42,9 +42,9 @@ def sample(row: dict[str, Any]) -> Sample:
     reply = row["text"] if "text" in row else kind.grammar.format([(q, a) for q, a in row["turns"]])
     finish = row.get("finish", "stop")
     try:
-        return Sample(kind, picture(row["scene"]), reply, finish, kind.grammar.parse(reply))
+        return Sample(kind, image(row["scene"]), reply, finish, kind.grammar.parse(reply))
     except GrammarError as error:
-        return Sample(kind, picture(row["scene"]), reply, finish, [], str(error))
+        return Sample(kind, image(row["scene"]), reply, finish, [], str(error))
 
 
 def panel(*keep: str) -> Panel:

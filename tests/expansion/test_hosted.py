@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from llava.errors import DataError, SettingsError
-from llava.expansion.dispatch import Limits, Outcome
+from llava.expansion.asking.dispatch import Outcome
+from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.limits import Limits
+from llava.expansion.asking.teaching import TeacherSettings, ask_all
+from llava.expansion.gates.form_check import form_check
 from llava.expansion.job import Job, open_job
-from llava.expansion.ledger import Ledger
 from llava.expansion.teachers.failures import redact
 from llava.expansion.teachers.hosted import HostedTeacher, failure_of
-from llava.expansion.teaching import TeacherSettings, ask_all, form_check
 from llava.stages.expand import STAGE, Inputs, Outputs, Settings
 from tests.expansion.serving import RunningTeacher, teacher
 
@@ -48,11 +50,11 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
     return "sk-test-0123456789"
 
 
-def captions(folder: Path, pictures: int) -> Path:
-    """Annotations of so many pictures, one caption each."""
+def captions(folder: Path, count: int) -> Path:
+    """Annotations of so many images, one caption each."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = [{"id": k, "file_name": f"{k:012d}.jpg", "width": 64, "height": 48} for k in range(1, pictures + 1)]
-    rows = [{"id": k, "image_id": k, "caption": f"Scene number {k}."} for k in range(1, pictures + 1)]
+    images = [{"id": k, "file_name": f"{k:012d}.jpg", "width": 64, "height": 48} for k in range(1, count + 1)]
+    rows = [{"id": k, "image_id": k, "caption": f"Scene number {k}."} for k in range(1, count + 1)]
     path = folder / "captions_train2017.json"
     path.write_text(json.dumps({"images": images, "annotations": rows}))
     return path
@@ -76,11 +78,10 @@ def job(path: Path, kinds: str = "conversation") -> Job:
 def ask(work: Job, server: RunningTeacher, ledger: Ledger, timeout: float = 2.0, **settings: float) -> Outcome:
     return ask_all(
         work.requests(),
-        TeacherSettings("openai", server.endpoint, "teacher", timeout=timeout, **settings),  # type: ignore[arg-type]
+        TeacherSettings("openai", server.endpoint, "teacher", timeout=timeout, limits=LIMITS, **settings),  # type: ignore[arg-type]
         ledger,
         unusable=form_check(work.recipe),
         progress=lambda outcome: None,
-        limits=LIMITS,
     )
 
 
@@ -88,7 +89,7 @@ def answers(ledger: Ledger, work: Job) -> dict[str, tuple[str, str]]:
     found = {}
     for request in work.requests():
         entry = ledger.get(request.id)
-        assert entry is not None, request.picture.image
+        assert entry is not None, request.image.path
         found[request.id] = (entry.status, entry.text)
     return found
 
@@ -120,7 +121,7 @@ import sys
 from pathlib import Path
 from tests.expansion.serving import RunningTeacher
 from tests.expansion.test_hosted import ask, job
-from llava.expansion.ledger import Ledger
+from llava.expansion.asking.ledger import Ledger
 ledger = Ledger(sys.argv[2])
 ask(job(Path(sys.argv[1])), RunningTeacher(Path("."), int(sys.argv[3])), ledger)
 """
@@ -232,11 +233,10 @@ def test_an_endpoint_that_only_fails_stops_the_run(tmp_path: Path) -> None:
 def ask_within(work: Job, server: RunningTeacher, ledger: Ledger, limits: Limits) -> Outcome:
     return ask_all(
         work.requests(),
-        TeacherSettings("openai", server.endpoint, "teacher"),
+        TeacherSettings("openai", server.endpoint, "teacher", limits=limits),
         ledger,
         unusable=form_check(work.recipe),
         progress=lambda outcome: None,
-        limits=limits,
     )
 
 

@@ -7,15 +7,15 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from llava.expansion.assembly import Result
+from llava.expansion.asking.ledger import Entry
 from llava.expansion.gates import Finding
-from llava.expansion.ledger import Entry
-from llava.expansion.pictures import Box, Picture
-from llava.expansion.preview import preview_cards
-from llava.expansion.recipe import load_expansion_recipe
-from llava.expansion.requests import all_requests
-from llava.expansion.rows import Row
-from llava.expansion.sampling import Sampler
+from llava.expansion.recipe.kinds import load_expansion_recipe
+from llava.expansion.recipe.requests import all_requests
+from llava.expansion.rows.assembly import Result
+from llava.expansion.rows.row import Row
+from llava.expansion.rows.sampling import Sampler
+from llava.expansion.showing.preview import preview_cards
+from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.teachers.base import Usage
 from llava.stages.expand import STAGE, Inputs, Outputs, Settings
 
@@ -23,10 +23,10 @@ KIND = load_expansion_recipe("coco").kinds["detail"]
 
 
 def result(number: int, gate: str = "", text: str = "A dog.") -> Result:
-    picture = Picture(f"train2017/{number}.jpg", number, 64, 48, (f"a dog {number}",), (Box("dog", 1, 2, 30, 20),))
-    (request,) = all_requests([KIND], "m", [picture], 0)
+    image = AnnotatedImage(f"train2017/{number}.jpg", number, 64, 48, (f"a dog {number}",), (Box("dog", 1, 2, 30, 20),))
+    (request,) = all_requests([KIND], "m", [image], 0)
     entry = Entry(request.id, 1, "answered", "", text, "stop", "m", Usage(1, 0, 1), 0.0, "detail")
-    row = None if gate else Row(f"{number}", picture.image, "detail", (("<image>\nDescribe it.", text),))
+    row = None if gate else Row(f"{number}", image.path, "detail", (("<image>\nDescribe it.", text),))
     return Result(request, entry, row, [Finding(gate, "why")] if gate else [Finding("grounding", "maybe", False)])
 
 
@@ -48,11 +48,11 @@ def test_a_hostile_reply_stays_short(tmp_path: Path) -> None:
     (card,) = preview_cards(
         [(("detail", "repetition"), result(1, "repetition", "a\n" * 50_000))], [], [], str(tmp_path)
     )
-    assert len(card.lines) < 320 and sum(map(len, card.lines)) < 1000 and "(picture not found)" in card.lines
+    assert len(card.lines) < 320 and sum(map(len, card.lines)) < 1000 and "(image not found)" in card.lines
 
 
 def test_the_report_of_a_run_shows_every_kind_and_can_be_filtered(world: Path, tmp_path: Path) -> None:
-    # A picture twice: its second row is dropped as a duplicate, so that there is something of both sorts.
+    # An image twice: its second row is dropped as a duplicate, so that there is something of both sorts.
     captions = json.loads((world / "annotations/captions_train2017.json").read_text())
     boxes = json.loads((world / "annotations/instances_train2017.json").read_text())
     first = captions["images"][0]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.errors import SettingsError
-from llava.expansion.grammar import Grammar, GrammarError
-from llava.expansion.pictures import Box, Picture
-from llava.expansion.recipe import bundled_expansion_recipes, load_expansion_recipe
-from llava.expansion.requests import all_requests
+from llava.expansion.recipe.grammar import Grammar, GrammarError
+from llava.expansion.recipe.kinds import bundled_expansion_recipes, load_expansion_recipe
+from llava.expansion.recipe.requests import all_requests
+from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.teachers.offline import reply_to
 
 RECIPE = load_expansion_recipe("coco")
@@ -54,12 +54,12 @@ def test_the_bundled_recipe_has_what_the_method_asks_for() -> None:
 
 
 def test_context_is_captions_then_boxes_in_thousandths() -> None:
-    picture = Picture(
+    image = AnnotatedImage(
         "a.jpg", 1, 640, 480, ("One.", "Two."), (Box("dog", 64, 48, 320, 240), Box("cat", 0, 0, 1, 479.999))
     )
-    context = RECIPE.kinds["detail"].context.render(picture)
+    context = RECIPE.kinds["detail"].context.render(image)
     assert context == "One.\nTwo.\n\ndog: [0.1, 0.1, 0.6, 0.6]\ncat: [0.0, 0.0, 0.002, 1.0]"
-    assert RECIPE.kinds["conversation"].context.render(picture) == "One.\nTwo."
+    assert RECIPE.kinds["conversation"].context.render(image) == "One.\nTwo."
 
 
 def copied(tmp_path: Path) -> Path:
@@ -72,16 +72,16 @@ def test_a_kind_is_added_without_code(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     kind = {
         "name": "poem",
-        "system": "Write two lines about the picture.",
+        "system": "Write two lines about the image.",
         "grammar": {"form": "answer"},
         "questions": "poems",
     }
     (folder / "kinds/poem.yaml").write_text(yaml.safe_dump(kind))
     (folder / "questions/poems.yaml").write_text("- Write a poem.\n")
     recipe = load_expansion_recipe(str(folder))
-    picture = Picture("a.jpg", 1, 10, 10, ("A red bus.",))
-    (request,) = all_requests([recipe.kind("poem")], "m", [picture], 0)
-    assert request.body()["messages"][0]["content"] == "Write two lines about the picture."
+    image = AnnotatedImage("a.jpg", 1, 10, 10, ("A red bus.",))
+    (request,) = all_requests([recipe.kind("poem")], "m", [image], 0)
+    assert request.body()["messages"][0]["content"] == "Write two lines about the image."
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,15 @@ def test_a_faulty_recipe_is_named(tmp_path: Path, change: dict[str, object], exp
 
 def test_ids_depend_on_what_decides_a_reply_and_on_nothing_else() -> None:
     kind = RECIPE.kinds["detail"]
-    picture = Picture("a.jpg", 1, 10, 10, ("A red bus.",), (Box("bus", 1, 1, 5, 5),))
+    image = AnnotatedImage("a.jpg", 1, 10, 10, ("A red bus.",), (Box("bus", 1, 1, 5, 5),))
 
-    def id_of(kind=kind, model="m", picture=picture, seed=0) -> str:  # type: ignore[no-untyped-def]
-        return next(all_requests([kind], model, [picture], seed)).id
+    def id_of(kind=kind, model="m", image=image, seed=0) -> str:  # type: ignore[no-untyped-def]
+        return next(all_requests([kind], model, [image], seed)).id
 
     others = {
         id_of(model="n"),
-        id_of(picture=Picture("b.jpg", 1, 10, 10, picture.captions, picture.boxes)),
-        id_of(picture=Picture("a.jpg", 1, 10, 10, ("A blue bus.",), picture.boxes)),
+        id_of(image=AnnotatedImage("b.jpg", 1, 10, 10, image.captions, image.boxes)),
+        id_of(image=AnnotatedImage("a.jpg", 1, 10, 10, ("A blue bus.",), image.boxes)),
         id_of(kind=kind.model_copy(update={"version": 2})),
         id_of(kind=kind.model_copy(update={"sampling": kind.sampling.model_copy(update={"temperature": 0.1})})),
     }
@@ -133,8 +133,8 @@ def test_the_offline_teacher_answers_ordinary_captions_in_form(name: str, captio
     kind = RECIPE.kinds[name]
     boxes = (Box("dog", 10, 10, 100, 100), Box("person", 300, 20, 50, 200), Box("person", 400, 20, 50, 200))
     for shown in ((), boxes):
-        picture = Picture("a.jpg", 1, 640, 480, captions, shown)
-        (request,) = all_requests([kind], "m", [picture], 0)
+        image = AnnotatedImage("a.jpg", 1, 640, 480, captions, shown)
+        (request,) = all_requests([kind], "m", [image], 0)
         reply = reply_to(request.body())
         assert kind.grammar.parse(reply) and reply == reply_to(request.body())
 
@@ -144,8 +144,8 @@ def test_the_offline_teacher_reads_colours_counts_and_places() -> None:
     captions = ("A brown dog and two cats on a beach.", "A brown dog catches a red frisbee.")
     answers: dict[str, str] = {}
     for number in range(40):
-        picture = Picture(f"{number}.jpg", number, 640, 480, (*captions, f"A picture {number}."))
-        (request,) = all_requests([kind], "m", [picture], 0)
+        image = AnnotatedImage(f"{number}.jpg", number, 640, 480, (*captions, f"An image {number}."))
+        (request,) = all_requests([kind], "m", [image], 0)
         answers |= dict(kind.grammar.parse(reply_to(request.body())))
     assert answers["What color is the dog?"] == "brown" and answers["What color is the frisbee?"] == "red"
     assert answers["How many cats are there?"] == "two"

@@ -12,19 +12,21 @@ import yaml
 
 from llava.data.records import read_records
 from llava.errors import DataError, SettingsError
-from llava.expansion.mixture import load_mixture, mix
-from llava.expansion.naive import naive_rows
-from llava.expansion.pictures import Box, Picture
-from llava.expansion.regions import region_rows, written_box
-from llava.expansion.rows import RowFile
+from llava.expansion.rows.mixture import load_mixture, mix
+from llava.expansion.rows.naive import naive_rows
+from llava.expansion.rows.regions import region_rows, written_box
+from llava.expansion.rows.row import RowFile
+from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.stages.expand import STAGE, Inputs, Outputs, Settings
 
-PICTURES = [Picture(f"{k:012d}.jpg", k, 400, 200, tuple(f"caption {n} of {k}" for n in range(5))) for k in range(50)]
+IMAGES = [
+    AnnotatedImage(f"{k:012d}.jpg", k, 400, 200, tuple(f"caption {n} of {k}" for n in range(5))) for k in range(50)
+]
 OPTIONS: dict[str, Any] = {"questions": ["What is it?", "Describe it."], "seed": 0}
 
 
 def test_plain_pairs_have_no_question() -> None:
-    rows = list(naive_rows(PICTURES, with_question=False, image_position="before", captions_per_image=0, **OPTIONS))
+    rows = list(naive_rows(IMAGES, with_question=False, image_position="before", captions_per_image=0, **OPTIONS))
     assert (
         len(rows) == 250 and {row.turns[0][0] for row in rows} == {"<image>"} and len({row.id for row in rows}) == 250
     )
@@ -32,7 +34,7 @@ def test_plain_pairs_have_no_question() -> None:
 
 @pytest.mark.parametrize(("position", "firsts"), [("before", {True}), ("after", {False}), ("random", {True, False})])
 def test_order_of_question_and_image(position: Any, firsts: set[bool]) -> None:
-    rows = list(naive_rows(PICTURES, with_question=True, image_position=position, captions_per_image=1, **OPTIONS))
+    rows = list(naive_rows(IMAGES, with_question=True, image_position=position, captions_per_image=1, **OPTIONS))
     assert len(rows) == 50 and {row.turns[0][0].startswith("<image>\n") for row in rows} == firsts
     assert {row.turns[0][0].replace("<image>", "").strip() for row in rows} == set(OPTIONS["questions"])
 
@@ -44,8 +46,8 @@ def test_region_rows_speak_as_mix665k_does() -> None:
         Box("cat", 300, 90, 60, 60),
         Box("fly", 1, 1, 2, 2),
     )
-    pictures = [Picture(f"{k}.jpg", k, 400, 200, (), boxes) for k in range(30)]
-    rows = list(region_rows(pictures, frame="original", image_position="before", max_turns=6, seed=0))
+    images = [AnnotatedImage(f"{k}.jpg", k, 400, 200, (), boxes) for k in range(30)]
+    rows = list(region_rows(images, frame="original", image_position="before", max_turns=6, seed=0))
     texts = {turn for row in rows for turn in row.turns}
     prefix = "Please provide the bounding box coordinate of the region this sentence describes: "
     assert (f"{prefix}the dog", "[0.10, 0.10, 0.35, 0.60]") in texts
@@ -58,22 +60,30 @@ def test_region_rows_speak_as_mix665k_does() -> None:
 
 
 def test_region_boxes_of_the_padded_square() -> None:
-    picture = Picture("a.jpg", 1, 400, 200, (), (Box("dog", 0, 0, 400, 200),))
-    assert written_box(picture, picture.boxes[0], "original") == "[0.00, 0.00, 1.00, 1.00]"
-    assert written_box(picture, picture.boxes[0], "padded") == "[0.00, 0.25, 1.00, 0.75]"
+    image = AnnotatedImage("a.jpg", 1, 400, 200, (), (Box("dog", 0, 0, 400, 200),))
+    assert written_box(image, image.boxes[0], "original") == "[0.00, 0.00, 1.00, 1.00]"
+    assert written_box(image, image.boxes[0], "padded") == "[0.00, 0.25, 1.00, 0.75]"
 
 
 def test_crowds_and_pairs_that_cannot_be_told_apart_give_no_region() -> None:
     close = (Box("cat", 10, 0, 90, 90), Box("cat", 20, 80, 90, 90))
     assert not list(
         region_rows(
-            [Picture("a.jpg", 1, 400, 200, (), close)], frame="original", image_position="before", max_turns=6, seed=0
+            [AnnotatedImage("a.jpg", 1, 400, 200, (), close)],
+            frame="original",
+            image_position="before",
+            max_turns=6,
+            seed=0,
         )
     )
     crowd = (Box("cat", 10, 0, 90, 90, True),)
     assert not list(
         region_rows(
-            [Picture("a.jpg", 1, 400, 200, (), crowd)], frame="original", image_position="before", max_turns=6, seed=0
+            [AnnotatedImage("a.jpg", 1, 400, 200, (), crowd)],
+            frame="original",
+            image_position="before",
+            max_turns=6,
+            seed=0,
         )
     )
 
@@ -147,7 +157,7 @@ def test_the_stage_with_regions_mixture_blocklist_and_an_own_list(world: Path, t
         blocklist_uri=str(tmp_path / "blocked.txt"),
     )
     metrics = STAGE.run(settings, Inputs(), outputs).metrics
-    assert metrics["blocked_pictures"] == 3 and metrics["rows_pretrain"] == 57
+    assert metrics["blocked_images"] == 3 and metrics["rows_pretrain"] == 57
     records = read_records(outputs.instruct_data)
     assert not records.problems and len(records.records) == metrics["rows_instruct"] == metrics["rows_region"] + 7 + 5
     used = {

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava.errors import DataError
-from llava.expansion.pictures import Picture
 from llava.expansion.sources import json_stream
+from llava.expansion.sources.corpus import AnnotatedImage
 from llava.expansion.sources.json_stream import JsonStream
 from llava.expansion.sources.opening import open_corpus
 
@@ -87,10 +87,10 @@ def test_coco_of_both_years(tmp_path: Path, year: str, name: str) -> None:
     corpus = open_corpus(str(folder), split="train", image_prefix=year)
     three, seven = list(corpus)
     assert (three.image_id, seven.image_id) == (3, 7)
-    assert seven.image == f"{year}/{name.format(7)}"
+    assert seven.path == f"{year}/{name.format(7)}"
     assert seven.captions == ("caption 0 of 7", "caption 2 of 7") and three.boxes == ()
     assert seven.boxes[0].category == "dog" and seven.corners(seven.boxes[0], 3) == (0.1, 0.1, 0.603, 0.6)
-    assert [picture.image for picture in open_corpus(str(folder), split="train", image_prefix="", limit=1)] == [
+    assert [image.path for image in open_corpus(str(folder), split="train", image_prefix="", limit=1)] == [
         name.format(3)
     ]
 
@@ -119,7 +119,7 @@ def test_broken_rows_are_counted_with_their_class(tmp_path: Path) -> None:
     corpus = open_corpus(str(coco(tmp_path, "train2017", captions, boxes)), split="train", image_prefix="")
     classes = sorted(problem.problem for problem in corpus.problems)
     assert classes == ["box-row", "box-row", "caption-row", "caption-row", "caption-row", "image-unknown"]
-    assert corpus.rows_read == len(captions) + len(boxes) and sum(len(picture.boxes) for picture in corpus) == 1
+    assert corpus.rows_read == len(captions) + len(boxes) and sum(len(image.boxes) for image in corpus) == 1
     assert "captions_train2017.json: row 3: annotations" in str(corpus.problems[0])
 
 
@@ -131,7 +131,7 @@ META = {
 }
 ROW = {
     "conversations": [
-        {"from": "human", "value": "Write a terse but informative summary of the picture.\n<image>"},
+        {"from": "human", "value": "Write a terse but informative summary of the image.\n<image>"},
         {"from": "gpt", "value": "a grey watch with an army style strap"},
     ],
     "image": "00223/002239345.jpg",
@@ -153,7 +153,9 @@ ROW = {
 def test_lists_of_every_form(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     corpus = open_corpus(str(tmp_path / name), split="train", image_prefix="")
-    assert list(corpus) == [Picture("00223/002239345.jpg", None, 0, 0, ("a grey watch with an army style strap",))]
+    assert list(corpus) == [
+        AnnotatedImage("00223/002239345.jpg", None, 0, 0, ("a grey watch with an army style strap",))
+    ]
 
 
 def test_lists_group_captions_and_report_bad_rows(tmp_path: Path) -> None:
@@ -165,8 +167,8 @@ def test_lists_group_captions_and_report_bad_rows(tmp_path: Path) -> None:
         3,
     ]
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    corpus = open_corpus(str(tmp_path / "list.json"), split="train", image_prefix="pictures")
-    assert [(picture.image, picture.captions) for picture in corpus] == [("pictures/a.jpg", ("one", "two"))]
+    corpus = open_corpus(str(tmp_path / "list.json"), split="train", image_prefix="images")
+    assert [(image.path, image.captions) for image in corpus] == [("images/a.jpg", ("one", "two"))]
     assert [problem.problem for problem in corpus.problems] == ["caption-row", "image-field", "row-type"]
 
 

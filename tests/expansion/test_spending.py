@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from llava.errors import DataError, SettingsError
-from llava.expansion.batch_files import export_batches, import_batches
-from llava.expansion.dispatch import repaired
+from llava.expansion.asking.batch_files import export_batches, import_batches
+from llava.expansion.asking.dispatch import repaired
+from llava.expansion.asking.journal import Journal
+from llava.expansion.asking.ledger import Entry, Ledger
+from llava.expansion.asking.prices import FREE, Price, load_prices
+from llava.expansion.asking.rate import AdaptiveGate, RateLimiter
+from llava.expansion.asking.token_counts import TokenCounter
+from llava.expansion.estimate import make_plan
+from llava.expansion.gates.form_check import form_check
 from llava.expansion.job import Job, open_job
-from llava.expansion.journal import Journal
-from llava.expansion.ledger import Entry, Ledger
-from llava.expansion.plan import make_plan
-from llava.expansion.prices import FREE, Price, load_prices
-from llava.expansion.rate import AdaptiveGate, RateLimiter
 from llava.expansion.teachers.base import Usage
 from llava.expansion.teachers.offline import reply_to
-from llava.expansion.teaching import form_check
-from llava.expansion.tokens import TokenCounter
 
 
 def entry(name: str, status: str = "answered", attempt: int = 1, text: str = "text") -> Entry:

@@ -63,7 +63,7 @@ def changed_by(path: str, tmp_path: Path) -> set[str]:
         ("components/export_onnx/component.py", {"export"}),
         ("llava/storage.py", {"light", "train", "export"}),
         ("llava/training/loop.py", {"train"}),
-        ("llava/expansion/ledger.py", {"light"}),
+        ("llava/expansion/asking/ledger.py", {"light"}),
         ("images/locks/export.txt", {"export"}),
         ("docs/architecture.md", set()),
         ("components/data_expansion/README.md", set()),

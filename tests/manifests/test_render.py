@@ -112,7 +112,7 @@ def test_launcher_and_stages_use_the_names_the_pipeline_has() -> None:
 def test_the_volume_for_base_models_is_the_one_that_is_checked_and_named() -> None:
     claim = find(render(MANIFESTS / "overlays" / "gpu"), "PersistentVolumeClaim", "llava-hub-cache")
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "stages of several runs mount it at the same time"
-    for path in ("docs/operations.md", "llava/pipelines/options.py", "llava/pipelines/cluster_check.py"):
+    for path in ("docs/operations.md", "llava/pipelines/options.py", "llava/pipelines/checks/cluster_check.py"):
         assert claim["metadata"]["name"] in (ROOT / path).read_text()
 
 

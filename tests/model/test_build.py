@@ -11,7 +11,7 @@ import torch
 
 from llava.config import ModelRecipe
 from llava.errors import SettingsError, StorageError
-from llava.model import build, tokens
+from llava.model import build, special_tokens
 from tests.model.conftest import FAMILIES, TEMPLATE
 
 Built = Callable[..., tuple[Any, Any]]
@@ -66,8 +66,8 @@ def test_an_own_padding_token_is_kept(tmp_path: Path, tiny_llama_dir: Path) -> N
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_dir)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    tokens.add_tokens(tokenizer)
-    tokens.add_tokens(tokenizer)  # twice changes nothing
+    special_tokens.add_tokens(tokenizer)
+    special_tokens.add_tokens(tokenizer)  # twice changes nothing
     assert tokenizer.pad_token == "[PAD]"
     assert "<pad>" not in tokenizer.get_vocab()
 
@@ -75,13 +75,13 @@ def test_an_own_padding_token_is_kept(tmp_path: Path, tiny_llama_dir: Path) -> N
 def test_rows_that_exist_are_used_before_new_ones_are_made(built: Built) -> None:
     _, processor = built()
     needed = len(processor.tokenizer)
-    assert tokens.rows_needed(processor.tokenizer, needed + 5) == needed + 5
-    assert tokens.rows_needed(processor.tokenizer, needed - 1) == -(-needed // 64) * 64
+    assert special_tokens.rows_needed(processor.tokenizer, needed + 5) == needed + 5
+    assert special_tokens.rows_needed(processor.tokenizer, needed - 1) == -(-needed // 64) * 64
 
 
 def test_same_seed_same_model_other_seed_other_projector_only(recipe_of: RecipeOf) -> None:
     recipe = recipe_of()
-    tokenizer = tokens.load_tokenizer(recipe.language_model)
+    tokenizer = special_tokens.load_tokenizer(recipe.language_model)
     torch.manual_seed(123)
     first = build.build_model(recipe, tokenizer=tokenizer, seed=1).state_dict()
     drawn = torch.rand(1)
@@ -110,7 +110,9 @@ def test_meta_model_has_the_shapes_and_no_memory(fields: dict[str, Any], recipe_
 
 def test_dtype(recipe_of: RecipeOf) -> None:
     recipe = recipe_of()
-    model = build.build_model(recipe, tokenizer=tokens.load_tokenizer(recipe.language_model), dtype=torch.bfloat16)
+    model = build.build_model(
+        recipe, tokenizer=special_tokens.load_tokenizer(recipe.language_model), dtype=torch.bfloat16
+    )
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
@@ -134,7 +136,7 @@ def test_tower_widths_of_the_published_clips(width: int, heads: int, tmp_path: P
 
     CLIPVisionConfig(hidden_size=width, num_attention_heads=heads).save_pretrained(tmp_path)
     recipe = recipe_of(vision_tower=str(tmp_path))
-    meta = build.build_model(recipe, tokenizer=tokens.load_tokenizer(recipe.language_model), meta=True)
+    meta = build.build_model(recipe, tokenizer=special_tokens.load_tokenizer(recipe.language_model), meta=True)
     assert meta.model.multi_modal_projector.linear_1.weight.shape == (48, width)
 
 

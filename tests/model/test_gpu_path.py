@@ -17,8 +17,8 @@ from llava.model import attention
 from llava.model.build import build_model
 from llava.model.checkpointing import checkpoint_every
 from llava.model.forward import supervised_logits
-from llava.model.tokens import load_tokenizer
-from tests.model.test_flops import meta_pack
+from llava.model.special_tokens import load_tokenizer
+from tests.planning.test_flops import meta_pack
 
 
 @pytest.mark.parametrize("images", [0, 2])

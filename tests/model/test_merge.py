@@ -23,7 +23,7 @@ LORA = {"finetune.lora": {"r": 4, "alpha": 8, "dropout": 0.0}}
 
 def trained_model(recipe: Recipe, stage: Any) -> Any:
     """The recipe's model with everything the stage trains moved by a fixed amount."""
-    from llava.model.tokens import load_tokenizer
+    from llava.model.special_tokens import load_tokenizer
 
     model: Any = build_model(recipe.model, tokenizer=load_tokenizer(recipe.model.language_model))
     adapters: LoraRecipe | None = recipe.finetune.lora if stage == "finetune" else None

@@ -12,11 +12,11 @@ import pipeline
 from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
+from llava.pipelines.checks.preflight import check_run
 from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
 from llava.pipelines.graph import FLOW
 from llava.pipelines.package import compile_package
-from llava.pipelines.preflight import check_run
 from llava.pipelines.resources import ClusterOptions
 from llava.stages.stage import load_stage
 from tests.pipelines.kfp_server import KfpServer, kfp_server

@@ -81,7 +81,7 @@ def test_answers_agree_with_the_captions(world: Path, tmp_path: Path) -> None:
         ("captions_train2017.json", "", "the file is empty"),
         ("captions_train2017.json", '{"images": []', "not JSON"),
         ("captions_train2017.json", '{"images": []}', "no list 'annotations'"),
-        ("captions_train2017.json", '{"images": [], "annotations": []}', "no picture has a caption"),
+        ("captions_train2017.json", '{"images": [], "annotations": []}', "no image has a caption"),
         ("instances_train2017.json", '{"images": [], "annotations": []}', "no list 'categories'"),
     ],
 )

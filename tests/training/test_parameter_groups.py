@@ -14,7 +14,7 @@ from llava.training.parameter_groups import parameter_groups
 @pytest.fixture(scope="module")
 def model(tiny_clip_dir: Path, tiny_llama_dir: Path) -> Any:
     from llava.model.build import build_model
-    from llava.model.tokens import load_tokenizer
+    from llava.model.special_tokens import load_tokenizer
 
     recipe = ModelRecipe(vision_tower=str(tiny_clip_dir), language_model=str(tiny_llama_dir))
     return build_model(recipe, tokenizer=load_tokenizer(str(tiny_llama_dir)))

@@ -1,6 +1,6 @@
 """Captioning of COCO's kind, scored by CIDEr-D.
 
-`questions_uri`: a `captions_*.json`; every picture is described once and compared with all its captions.
+`questions_uri`: a `captions_*.json`; every image is described once and compared with all its captions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llava.evaluation import rows, statistics
+from llava.evaluation import question_files, statistics
 from llava.evaluation.benchmark import Benchmark, Profile, Question, Scored
 from llava.evaluation.cider import cider, words
 from llava.evaluation.statistics import Interval
@@ -28,14 +28,14 @@ class Captions(Benchmark):
     max_new_tokens = 64
 
     def read(self, uri: str) -> list[Question]:
-        [file] = rows.files(uri)
+        [file] = question_files.files(uri)
         references: dict[str, list[str]] = {}
-        for index, row in enumerate(rows.table(file, "annotations")):
-            key = rows.text(file, index, row, "image_id")
-            references.setdefault(key, []).append(rows.text(file, index, row, "caption"))
+        for index, row in enumerate(question_files.table(file, "annotations")):
+            key = question_files.text(file, index, row, "image_id")
+            references.setdefault(key, []).append(question_files.text(file, index, row, "caption"))
         questions = []
-        for index, row in enumerate(rows.table(file, "images")):
-            key, image = rows.text(file, index, row, "id"), rows.text(file, index, row, "file_name")
+        for index, row in enumerate(question_files.table(file, "images")):
+            key, image = question_files.text(file, index, row, "id"), question_files.text(file, index, row, "file_name")
             if key in references:
                 gold = {"captions": references[key]}
                 questions.append(Question(key, (image,), ASK, references[key][0], "all", image, gold))

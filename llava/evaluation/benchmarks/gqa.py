@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llava import storage
 from llava.errors import DataError
-from llava.evaluation import rows
+from llava.evaluation import question_files
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question
 from llava.evaluation.normalise import exact, lenient
 
@@ -19,15 +19,17 @@ class GQA(Benchmark):
 
     def read(self, uri: str) -> list[Question]:
         questions = []
-        for file in rows.files(uri):
+        for file in question_files.files(uri):
             data = storage.read_json(file)
             if not isinstance(data, dict) or not data:
                 raise DataError(f"{file}: expected an object of questions by id, as GQA ships it")
             for index, (key, row) in enumerate(data.items()):
-                image = rows.text(file, index, row, "imageId") + ".jpg"
-                text = rows.text(file, index, row, "question") + SHORT_ANSWER
+                image = question_files.text(file, index, row, "imageId") + ".jpg"
+                text = question_files.text(file, index, row, "question") + SHORT_ANSWER
                 kind = str((row.get("types") or {}).get("structural") or "all")
-                questions.append(Question(key, (image,), text, rows.text(file, index, row, "answer"), kind, image))
+                questions.append(
+                    Question(key, (image,), text, question_files.text(file, index, row, "answer"), kind, image)
+                )
         return questions
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from llava import storage
 from llava.errors import DataError
-from llava.evaluation import choices, rows, statistics
+from llava.evaluation import choices, question_files, statistics
 from llava.evaluation.benchmark import Benchmark, Profile, Question, Scored
 from llava.evaluation.statistics import Interval
 
@@ -28,28 +28,28 @@ class MMBench(Benchmark):
     def read(self, uri: str) -> list[Question]:
         csv.field_size_limit(sys.maxsize)
         questions = []
-        for file in rows.files(uri):
+        for file in question_files.files(uri):
             table = list(csv.DictReader(io.StringIO(storage.read_text(file)), delimiter="\t"))
             if not table:
                 raise DataError(f"{file}: no questions in it; expected MMBench's TSV with a header line")
-            pictures = {rows.text(file, k, row, "index"): row.get("image") or "" for k, row in enumerate(table)}
+            images = {question_files.text(file, k, row, "index"): row.get("image") or "" for k, row in enumerate(table)}
             for index, row in enumerate(table):
-                key = rows.text(file, index, row, "index")
-                picture = pictures[key]
-                if picture in pictures:  # rotations may refer to another row's picture
-                    picture = pictures[picture]
-                if not picture:
-                    raise rows.RowError(file, index, "image", picture, "a base64 picture", problem="row-field")
+                key = question_files.text(file, index, row, "index")
+                image = images[key]
+                if image in images:  # rotations may refer to another row's image
+                    image = images[image]
+                if not image:
+                    raise question_files.RowError(file, index, "image", image, "a base64 image", problem="row-field")
                 options = [row[letter] for letter in "ABCD" if (row.get(letter) or "").lower() not in ("", "nan")]
                 hint = row.get("hint") or ""
                 text = choices.ask(
-                    rows.text(file, index, row, "question"), options, "" if hint.lower() == "nan" else hint
+                    question_files.text(file, index, row, "question"), options, "" if hint.lower() == "nan" else hint
                 )
-                letter = rows.text(file, index, row, "answer")
+                letter = question_files.text(file, index, row, "answer")
                 kind = str(row.get("category") or "all")
                 gold = {"letter": letter, "options": options}
                 group = str(int(key) % ROTATION)
-                reference = f"data:image/jpeg;base64,{picture}"
+                reference = f"data:image/jpeg;base64,{image}"
                 questions.append(Question(key, (reference,), text, letter, kind, group, gold))
         return questions
 

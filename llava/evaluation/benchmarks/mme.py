@@ -1,4 +1,4 @@
-"""MME (Fu et al. 2023, arXiv:2306.13394): two yes/no questions a picture, in fourteen subtasks.
+"""MME (Fu et al. 2023, arXiv:2306.13394): two yes/no questions an image, in fourteen subtasks.
 
 `questions_uri`: JSON lines with `question_id`, `image` (`<subtask>/<file>`), `question`, `answer` (Yes or No) and
 `category`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llava.evaluation import rows, statistics
+from llava.evaluation import question_files, statistics
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question, Scored
 from llava.evaluation.statistics import Interval
 
@@ -17,22 +17,22 @@ _LONG_SUFFIX = " Please answer yes or no."
 
 
 class MME(Benchmark):
-    """Per subtask 100 x (accuracy + accuracy+), accuracy+ wanting both questions of a picture right; summed."""
+    """Per subtask 100 x (accuracy + accuracy+), accuracy+ wanting both questions of an image right; summed."""
 
     name = "mme"
     headline = "perception"
 
     def read(self, uri: str) -> list[Question]:
         questions = []
-        for file in rows.files(uri):
-            for index, row in rows.json_lines(file):
-                label = rows.text(file, index, row, "answer").lower()
+        for file in question_files.files(uri):
+            for index, row in question_files.json_lines(file):
+                label = question_files.text(file, index, row, "answer").lower()
                 if label not in ("yes", "no"):
-                    raise rows.RowError(file, index, "answer", label, "Yes or No", problem="row-field")
-                image = rows.text(file, index, row, "image")
+                    raise question_files.RowError(file, index, "answer", label, "Yes or No", problem="row-field")
+                image = question_files.text(file, index, row, "image")
                 kind = str(row.get("category") or image.split("/", 1)[0])
-                text = rows.text(file, index, row, "question").removesuffix(_LONG_SUFFIX) + SHORT_ANSWER
-                key = f"{rows.text(file, index, row, 'question_id')}#{index}"
+                text = question_files.text(file, index, row, "question").removesuffix(_LONG_SUFFIX) + SHORT_ANSWER
+                key = f"{question_files.text(file, index, row, 'question_id')}#{index}"
                 questions.append(Question(key, (image,), text, label, kind, f"{kind}/{image}"))
         return questions
 
@@ -57,7 +57,7 @@ class MME(Benchmark):
                 item = scored[k]
                 if (item.question.kind.lower() in COGNITION) is not cognition:
                     continue
-                # A picture drawn twice is two pictures: its questions come together, one draw after the other.
+                # An image drawn twice is two images: its questions come together, one draw after the other.
                 seen = copies.get(item.question.id, 0)
                 copies[item.question.id] = seen + 1
                 groups = by_kind.setdefault(item.question.kind, {}).setdefault(item.question.cluster, [])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from llava.evaluation import rows, statistics
+from llava.evaluation import question_files, statistics
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question, Scored
 from llava.evaluation.statistics import Interval
 
@@ -26,16 +26,16 @@ class Pope(Benchmark):
 
     def read(self, uri: str) -> list[Question]:
         questions = []
-        for file in rows.files(uri):
+        for file in question_files.files(uri):
             found = _SAMPLING.search(file.rsplit("/", 1)[-1])
-            for index, row in rows.json_lines(file):
-                label = rows.text(file, index, row, "label").lower()
+            for index, row in question_files.json_lines(file):
+                label = question_files.text(file, index, row, "label").lower()
                 if label not in ("yes", "no"):
-                    raise rows.RowError(file, index, "label", label, "yes or no", problem="row-field")
+                    raise question_files.RowError(file, index, "label", label, "yes or no", problem="row-field")
                 kind = str(row.get("category") or (found[0] if found else "all"))
-                image = rows.text(file, index, row, "image")
-                key = f"{kind}-{rows.text(file, index, row, 'question_id')}"
-                text = rows.text(file, index, row, "text") + SHORT_ANSWER
+                image = question_files.text(file, index, row, "image")
+                key = f"{kind}-{question_files.text(file, index, row, 'question_id')}"
+                text = question_files.text(file, index, row, "text") + SHORT_ANSWER
                 questions.append(Question(key, (image,), text, label, kind, image))
         return questions
 

@@ -1,7 +1,7 @@
 """RefCOCO (Yu et al. 2016): where is what the sentence says? Right when the box overlaps by half.
 
 `questions_uri`: JSON lines with `question_id`, `image`, `caption`, `bbox` (left, top, width, height in pixels) and the
-picture's `width` and `height`. Boxes are asked for as mix665k has them: `[x1, y1, x2, y2]` as shares of the picture
+image's `width` and `height`. Boxes are asked for as mix665k has them: `[x1, y1, x2, y2]` as shares of the image
 padded to a square.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from llava.evaluation import rows
+from llava.evaluation import question_files
 from llava.evaluation.benchmark import Benchmark, Profile, Question
 
 ASK = "\nPlease provide the bounding box coordinate of the region this sentence describes."
@@ -27,15 +27,20 @@ class RefCOCO(Benchmark):
 
     def read(self, uri: str) -> list[Question]:
         questions = []
-        for file in rows.files(uri):
-            for index, row in rows.json_lines(file):
-                box, image = row.get("bbox"), rows.text(file, index, row, "image")
+        for file in question_files.files(uri):
+            for index, row in question_files.json_lines(file):
+                box, image = row.get("bbox"), question_files.text(file, index, row, "image")
                 if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
-                    raise rows.RowError(file, index, "bbox", box, "[left, top, width, height]", problem="row-field")
-                size = float(rows.text(file, index, row, "width")), float(rows.text(file, index, row, "height"))
+                    raise question_files.RowError(
+                        file, index, "bbox", box, "[left, top, width, height]", problem="row-field"
+                    )
+                size = (
+                    float(question_files.text(file, index, row, "width")),
+                    float(question_files.text(file, index, row, "height")),
+                )
                 gold = {"box": square_shares(box, *size), "size": size}
-                text = rows.text(file, index, row, "caption")
-                key = rows.text(file, index, row, "question_id")
+                text = question_files.text(file, index, row, "caption")
+                key = question_files.text(file, index, row, "question_id")
                 shown = "[" + ", ".join(f"{share:.2f}" for share in gold["box"]) + "]"
                 kind = str(row.get("split") or "all")
                 questions.append(Question(key, (image,), text + ASK, shown, kind, image, gold))
@@ -54,7 +59,7 @@ class RefCOCO(Benchmark):
 
 
 def square_shares(box: list[float], width: float, height: float) -> Box:
-    """(left, top, width, height) in pixels to corners as shares of the picture padded to a square."""
+    """(left, top, width, height) in pixels to corners as shares of the image padded to a square."""
     side = max(width, height)
     dx, dy = (side - width) / 2, (side - height) / 2
     left, top, wide, high = box

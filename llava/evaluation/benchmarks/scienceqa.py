@@ -1,6 +1,6 @@
-"""ScienceQA (Lu et al. 2022): school questions with choices; LLaVA reports the part with pictures.
+"""ScienceQA (Lu et al. 2022): school questions with choices; LLaVA reports the part with images.
 
-`questions_uri`: the official `problems.json` and `pid_splits.json`; pictures lie below `images_uri` as
+`questions_uri`: the official `problems.json` and `pid_splits.json`; images lie below `images_uri` as
 `<split>/<id>/<file>`.
 """
 
@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from llava import storage
 from llava.errors import DataError, RowError
-from llava.evaluation import choices, rows
+from llava.evaluation import choices, question_files
 from llava.evaluation.benchmark import Benchmark, Profile, Question
 
 SPLIT = "test"
 
 
 class ScienceQA(Benchmark):
-    """Accuracy on the test questions that have a picture, by subject."""
+    """Accuracy on the test questions that have an image, by subject."""
 
     name = "scienceqa"
 
     def read(self, uri: str) -> list[Question]:
-        files = rows.files(uri)
+        files = question_files.files(uri)
         problems = storage.read_json(files[0])
         if not isinstance(problems, dict) or not problems:
             raise DataError(f"{files[0]}: expected an object of problems by id, as ScienceQA ships it")
@@ -33,14 +33,16 @@ class ScienceQA(Benchmark):
             if not row.get("image"):
                 continue
             options = [str(option) for option in row["choices"]]
-            text = choices.ask(rows.text(files[0], index, row, "question"), options, str(row.get("hint") or ""))
+            text = choices.ask(
+                question_files.text(files[0], index, row, "question"), options, str(row.get("hint") or "")
+            )
             image = f"{row.get('split', SPLIT)}/{key}/{row['image']}"
             letter = choices.LETTERS[int(row["answer"])]
             gold = {"letter": letter, "options": options}
             kind = str(row.get("subject") or "all")
             questions.append(Question(key, (image,), text, letter, kind, image, gold))
         if not questions:
-            raise DataError(f"{files[0]}: no question with a picture in it")
+            raise DataError(f"{files[0]}: no question with an image in it")
         return questions
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:

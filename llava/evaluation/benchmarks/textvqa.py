@@ -6,7 +6,7 @@ carry the OCR tokens, as that of LLaVA-1.5's published figure does.
 
 from __future__ import annotations
 
-from llava.evaluation import rows, vqa_score
+from llava.evaluation import question_files, vqa_score
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question
 from llava.evaluation.normalise import lenient
 
@@ -17,21 +17,21 @@ class TextVQA(Benchmark):
     name = "textvqa"
 
     def read(self, uri: str) -> list[Question]:
-        questions_file, *more = rows.files(uri)
+        questions_file, *more = question_files.files(uri)
         seen: dict[str, list[str]] = {}
         for file in more:
-            for row in rows.table(file, "data"):
+            for row in question_files.table(file, "data"):
                 seen[str(row["image_id"])] = [str(token) for token in row.get("ocr_tokens", [])]
         questions = []
-        for index, row in enumerate(rows.table(questions_file, "data")):
-            image = rows.text(questions_file, index, row, "image_id")
-            text = rows.text(questions_file, index, row, "question")
+        for index, row in enumerate(question_files.table(questions_file, "data")):
+            image = question_files.text(questions_file, index, row, "image_id")
+            text = question_files.text(questions_file, index, row, "question")
             text = text[0].upper() + text[1:]
             if more:
                 text += f"\nReference OCR token: {', '.join(seen.get(image, []))}"
-            answers = rows.texts(questions_file, index, row, "answers")
+            answers = question_files.texts(questions_file, index, row, "answers")
             best = max(dict.fromkeys(answers), key=answers.count)
-            key = rows.text(questions_file, index, row, "question_id")
+            key = question_files.text(questions_file, index, row, "question_id")
             gold = {"answers": answers}
             questions.append(Question(key, (f"{image}.jpg",), text + SHORT_ANSWER, best, "all", image, gold))
         return questions

@@ -1,4 +1,4 @@
-"""VizWiz-VQA (Gurari et al. 2018): questions by blind people, some of which the picture does not answer.
+"""VizWiz-VQA (Gurari et al. 2018): questions by blind people, some of which the image does not answer.
 
 `questions_uri`: the official `val.json` (`image`, `question`, `answers`, `answer_type`).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llava import storage
 from llava.errors import DataError
-from llava.evaluation import rows, vqa_score
+from llava.evaluation import question_files, vqa_score
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question
 from llava.evaluation.normalise import lenient
 
@@ -21,14 +21,14 @@ class VizWiz(Benchmark):
 
     def read(self, uri: str) -> list[Question]:
         questions = []
-        for file in rows.files(uri):
+        for file in question_files.files(uri):
             data = storage.read_json(file)
             if not isinstance(data, list) or not data:
                 raise DataError(f"{file}: expected a non-empty list of questions, as VizWiz ships it")
             for index, row in enumerate(data):
-                image = rows.text(file, index, row, "image")
-                text = rows.text(file, index, row, "question") + UNANSWERABLE + SHORT_ANSWER
-                answers = rows.texts(file, index, row, "answers")
+                image = question_files.text(file, index, row, "image")
+                text = question_files.text(file, index, row, "question") + UNANSWERABLE + SHORT_ANSWER
+                answers = question_files.texts(file, index, row, "answers")
                 best = max(dict.fromkeys(answers), key=answers.count)
                 kind = str(row.get("answer_type") or "all")
                 questions.append(Question(image, (image,), text, best, kind, image, {"answers": answers}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llava.errors import RowError
-from llava.evaluation import rows
+from llava.evaluation import question_files
 from llava.evaluation.benchmark import Benchmark, Profile, Question
 from llava.evaluation.normalise import exact, lenient
 
@@ -15,10 +15,10 @@ class World(Benchmark):
 
     def read(self, uri: str) -> list[Question]:
         questions, seen = [], set()
-        for file in rows.files(uri):
-            for index, row in rows.json_lines(file):
+        for file in question_files.files(uri):
+            for index, row in question_files.json_lines(file):
                 own = {
-                    field: rows.text(file, index, row, field)
+                    field: question_files.text(file, index, row, field)
                     for field in ("question_id", "image", "question", "answer")
                 }
                 if own["question_id"] in seen:

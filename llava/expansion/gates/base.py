@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llava.expansion.pictures import Picture
-from llava.expansion.recipe import KindRecipe
+from llava.expansion.recipe.kinds import KindRecipe
+from llava.expansion.sources.corpus import AnnotatedImage
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One reply about one picture; `pairs` is empty where the reply could not be parsed.
+    """One reply about one image; `pairs` is empty where the reply could not be parsed.
 
     For `answer` grammars the pair's question is empty: it is ours, not the teacher's.
     """
 
     kind: KindRecipe
-    picture: Picture
+    image: AnnotatedImage
     reply: str
     finish_reason: str
     pairs: Sequence[tuple[str, str]]

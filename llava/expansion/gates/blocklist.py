@@ -1,4 +1,4 @@
-"""Block-list: pictures of evaluation sets must not become training rows."""
+"""Block-list: images of evaluation sets must not become training rows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from llava import storage
 from llava.errors import DataError
 from llava.expansion.gates.base import Sample
+from llava.json_lines import lines_of
 
 _DIGITS = re.compile(r"(\d{1,12})(?:\.\w+)?$")
 
 
 class BlocklistGate:
-    """Pictures whose numeric COCO id is on the list, whatever folder or prefix they are named with."""
+    """Images whose numeric COCO id is on the list, whatever folder or prefix they are named with."""
 
     name = "blocklist"
 
@@ -23,11 +24,11 @@ class BlocklistGate:
 
     def check(self, sample: Sample) -> str:
         """The id on the list."""
-        return self.reason(sample.picture.image_id)
+        return self.reason(sample.image.image_id)
 
     def reason(self, image_id: int | None) -> str:
-        """The id on the list, for a picture that has no reply yet; pictures without a COCO id are on no list."""
-        return f"picture {image_id} is of an evaluation set" if image_id in self.blocked else ""
+        """The id on the list, for an image that has no reply yet; images without a COCO id are on no list."""
+        return f"image {image_id} is of an evaluation set" if image_id in self.blocked else ""
 
 
 def numeric_id(image: str) -> int | None:
@@ -54,12 +55,12 @@ def read_blocklist(uris: str) -> frozenset[int]:
         for value in values:
             _collect(value, found)
         if len(found) == before:
-            raise DataError(f"{uri}: no picture id found; expected ids, file names, or JSON with image or image_id")
+            raise DataError(f"{uri}: no image id found; expected ids, file names, or JSON with image or image_id")
     return frozenset(found)
 
 
 def _lines(text: str) -> list[Any]:
-    return [json.loads(line) if line.startswith("{") else line for line in text.splitlines() if line.strip()]
+    return [json.loads(line) if line.startswith("{") else line for _, line in lines_of(text)]
 
 
 def _collect(value: Any, found: set[int]) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from llava.expansion.english import NUMBERS, number_of
 from llava.expansion.gates.base import Sample
-from llava.expansion.nouns import NounFinder
+from llava.expansion.gates.nouns import NounFinder
 
 _NUMBER = rf"(?:{'|'.join(NUMBERS[1:])}|\d{{1,3}})"
 _BEFORE = re.compile(rf"\b({_NUMBER}) ((?:[a-z]+(?:-[a-z]+)*,? ){{0,3}})$", re.IGNORECASE)
@@ -34,12 +34,12 @@ class CountGate:
 
     def check(self, sample: Sample) -> str:
         """The first wrong number."""
-        if self._finder is None or not sample.picture.boxes:
+        if self._finder is None or not sample.image.boxes:
             return ""
-        boxes = sample.picture.boxes
+        boxes = sample.image.boxes
         counts = Counter(box.category for box in boxes)
         crowds = {box.category for box in boxes if box.crowd}
-        captions = " ".join(sample.picture.captions).lower()
+        captions = " ".join(sample.image.captions).lower()
         for question, answer in sample.pairs:
             for word, category, claimed, exact in self._claims(question, answer):
                 real = counts[category]

@@ -1,4 +1,4 @@
-"""Duplicates: the same row again, or nearly the same text for another picture (MinHash with LSH, Broder 1997)."""
+"""Duplicates: the same row again, or nearly the same text for another image (MinHash with LSH, Broder 1997)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SHINGLE = 3
 
 
 class DuplicateGate:
-    """Exact: same picture, kind and text. Near: long texts whose word shingles agree, whatever the picture.
+    """Exact: same image, kind and text. Near: long texts whose word shingles agree, whatever the image.
 
-    Short rows are not compared across pictures: "What color is the bus?" - "red" is rightly there many times.
+    Short rows are not compared across images: "What color is the bus?" - "red" is rightly there many times.
 
     Args:
         similarity: Jaccard similarity of word 3-grams from which texts count as the same.
-        min_words: shortest text that is compared across pictures.
+        min_words: shortest text that is compared across images.
     """
 
     name = "duplicates"
@@ -34,7 +34,7 @@ class DuplicateGate:
     def check(self, sample: Sample) -> str:
         """How the sample repeats an earlier one; otherwise the sample is remembered."""
         words = re.findall(r"\w+", sample.text.lower())
-        key = hashlib.sha256(f"{sample.kind.name}\n{sample.picture.image}\n{' '.join(words)}".encode()).digest()
+        key = hashlib.sha256(f"{sample.kind.name}\n{sample.image.path}\n{' '.join(words)}".encode()).digest()
         if key in self._exact:
             return "exactly the same row as before"
         answer_words = len(re.findall(r"\w+", sample.answers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from llava.expansion.gates.base import Sample
-from llava.expansion.nouns import NounFinder
+from llava.expansion.gates.nouns import NounFinder
 
 _IS_THERE = re.compile(r"^(?:is|are) there (?:(?:a|an|any|some|one) )?(?:\w+ )?", re.IGNORECASE)
 _YES = re.compile(r"^yes\b", re.IGNORECASE)
@@ -24,7 +24,7 @@ class GroundingGate:
         """The first thing said to be there that is not, or said to be absent that is boxed."""
         if self._finder is None:
             return ""
-        boxed = {box.category for box in sample.picture.boxes}
+        boxed = {box.category for box in sample.image.boxes}
         captioned: set[str] | None = None  # read only when the boxes do not answer
 
         def there(categories: frozenset[str]) -> bool:
@@ -33,7 +33,7 @@ class GroundingGate:
                 return True
             if captioned is None:
                 assert self._finder is not None
-                captioned = self._finder.categories("\n".join(sample.picture.captions))
+                captioned = self._finder.categories("\n".join(sample.image.captions))
             return bool(categories & captioned)
 
         for question, answer in sample.pairs:

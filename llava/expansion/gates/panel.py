@@ -14,13 +14,13 @@ from llava.expansion.gates.duplicates import DuplicateGate
 from llava.expansion.gates.grammar import GrammarGate
 from llava.expansion.gates.grounding import GroundingGate
 from llava.expansion.gates.leakage import LeakageGate
+from llava.expansion.gates.nouns import NounFinder
 from llava.expansion.gates.personal import PersonalDataGate
 from llava.expansion.gates.refusal import RefusalGate
 from llava.expansion.gates.repetition import RepetitionGate
 from llava.expansion.gates.sides import SideGate
 from llava.expansion.gates.truncation import TruncationGate
-from llava.expansion.nouns import NounFinder
-from llava.expansion.recipe import ExpansionRecipe
+from llava.expansion.recipe.kinds import ExpansionRecipe
 
 
 class Panel:
@@ -29,7 +29,7 @@ class Panel:
     Args:
         recipe: nouns for grounding, soft gates of each kind.
         categories: of the annotations; without any, grounding, counts and sides have nothing to check against.
-        blocked: numeric ids of evaluation pictures.
+        blocked: numeric ids of evaluation images.
         off: names of gates to leave out.
 
     Raises:

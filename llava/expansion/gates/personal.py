@@ -1,4 +1,4 @@
-"""Personal data: what a picture's row must not carry, wherever the teacher had it from."""
+"""Personal data: what an image's row must not carry, wherever the teacher had it from."""
 
 from __future__ import annotations
 

@@ -8,15 +8,15 @@ from itertools import pairwise, zip_longest
 
 from llava.expansion.english import NUMBERS
 from llava.expansion.gates.base import Sample
-from llava.expansion.nouns import Mention, NounFinder
-from llava.expansion.pictures import Box
+from llava.expansion.gates.nouns import Mention, NounFinder
+from llava.expansion.sources.corpus import Box
 
 _RELATION = re.compile(
     r"^(?: \w+){0,3}? (?:(?:to|on) the (left|right)(?: side| hand side)? of|(above|below|beneath|underneath|under)) "
     r"(?:the |a |an )?(?:\w+ ){0,2}?$",
     re.IGNORECASE,
 )
-# What a side may be of, so that it is the picture's: not of a bed, a road or a person.
+# What a side may be of, so that it is the image's: not of a bed, a road or a person.
 _VIEW = (
     "image|picture|photo|photograph|scene|frame|view|shot|room|kitchen|bathroom|bedroom|living room|dining room|office"
 )
@@ -50,14 +50,14 @@ _AXIS = {
     "underneath": (1, 1),
     "under": (1, 1),
 }
-_CLEAR = 0.03  # of the picture's side: centres nearer than this contradict nobody
+_CLEAR = 0.03  # of the image's side: centres nearer than this contradict nobody
 _MIDDLE = 0.1
 
 
 class SideGate:
     """Left, right, above and below against the centres of boxes.
 
-    How two things stand to one another is checked where each has a single box; a side of the picture contradicts only
+    How two things stand to one another is checked where each has a single box; a side of the image contradicts only
     when every box of that category is off it.
     """
 
@@ -68,12 +68,12 @@ class SideGate:
 
     def check(self, sample: Sample) -> str:
         """The first wrong place."""
-        picture = sample.picture
-        if self._finder is None or not picture.boxes or not picture.width:
+        image = sample.image
+        if self._finder is None or not image.boxes or not image.width:
             return ""
-        boxes = _by_category(picture.boxes)
+        boxes = _by_category(image.boxes)
         single = {category: found[0] for category, found in boxes.items() if len(found) == 1}
-        size = (picture.width, picture.height)
+        size = (image.width, image.height)
         for question, answer in sample.pairs:
             wrong = self._relations(answer, single, size)
             wrong = wrong or self._sides(answer, boxes, size) or self._where(question, answer, boxes, size)

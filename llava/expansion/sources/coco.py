@@ -1,6 +1,6 @@
 """COCO annotations (2014 and 2017 layouts): `captions_*.json`, and optionally `instances_*.json` for boxes.
 
-Held as columns: 118,287 pictures with 591k captions and 860k boxes take about 200 MB instead of several GiB.
+Held as columns: 118,287 images with 591k captions and 860k boxes take about 200 MB instead of several GiB.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import numpy as np
 
 from llava import storage
 from llava.errors import DataError, RowError
-from llava.expansion.pictures import Box, Picture
+from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.sources.json_stream import JsonStream
 from llava.manifest import sha256
 
 
 class CocoCorpus:
-    """Pictures of COCO annotation files, in order of image id.
+    """Images of COCO annotation files, in order of image id.
 
     Args:
         captions_uris: files with an `images` and an `annotations` list whose rows have `caption`.
         instances_uris: files whose annotations have `bbox` and `category_id`; may be empty.
         image_prefix: put before each `file_name` (`train2017`).
-        limit: only the first so many pictures; 0: all.
+        limit: only the first so many images; 0: all.
 
     Raises:
-        DataError: a file is absent, empty, not JSON, lacks a list, or lists no picture.
+        DataError: a file is absent, empty, not JSON, lacks a list, or lists no image.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CocoCorpus:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[AnnotatedImage]:
         names = self._category_names
         for position, image_id in enumerate(self._ids):
             file_name, width, height = self._images[image_id]
@@ -72,7 +72,7 @@ class CocoCorpus:
                 )
             )
             image = f"{self._prefix}/{file_name}" if self._prefix else file_name
-            yield Picture(image, image_id, width, height, captions, boxes)
+            yield AnnotatedImage(image, image_id, width, height, captions, boxes)
 
     def _read(self, uri: str, *, captions: bool) -> str:
         stream = JsonStream(storage.as_local(uri), uri)
@@ -152,10 +152,10 @@ class CocoCorpus:
         known = np.array(sorted(self._images), dtype=np.int64)
         self._orphans(caption_image, known, "caption")
         self._orphans(box_image, known, "box")
-        # A picture nobody captioned gives no row of any kind.
+        # An image nobody captioned gives no row of any kind.
         ids = np.intersect1d(known, caption_image)
         if not len(ids):
-            raise DataError("annotations: no picture has a caption; expected COCO captions with matching image ids")
+            raise DataError("annotations: no image has a caption; expected COCO captions with matching image ids")
         if limit:
             ids = ids[:limit]
         self._ids: list[int] = ids.tolist()

@@ -11,8 +11,9 @@ from typing import Any
 
 from llava import storage
 from llava.errors import DataError, RowError
-from llava.expansion.pictures import Picture
+from llava.expansion.sources.corpus import AnnotatedImage
 from llava.expansion.sources.json_stream import JsonStream
+from llava.json_lines import lines_of
 from llava.manifest import sha256
 
 _COCO_NAME = re.compile(r"(?:^|/)(?:COCO_\w+_)?(\d{12})\.\w+$")
@@ -21,12 +22,12 @@ _CAPTION_FIELDS = ("blip_caption", "caption", "captions", "text")
 
 
 class ListCorpus:
-    """Pictures of a list, in order of first appearance; rows about one picture become its captions.
+    """Images of a list, in order of first appearance; rows about one image become its captions.
 
     Args:
         uris: files; `.csv` and `.tsv` have a header, `.jsonl` an object a line, anything else is a JSON list.
         image_prefix: put before each image path.
-        limit: only the first so many pictures; 0: all.
+        limit: only the first so many images; 0: all.
 
     Raises:
         DataError: a file is absent, empty, not of its form, or holds no usable row.
@@ -61,10 +62,10 @@ class ListCorpus:
     def __len__(self) -> int:
         return len(self._captions)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[AnnotatedImage]:
         for image, captions in self._captions.items():
             number = _COCO_NAME.search(image)
-            yield Picture(image, int(number.group(1)) if number else None, 0, 0, tuple(dict.fromkeys(captions)))
+            yield AnnotatedImage(image, int(number.group(1)) if number else None, 0, 0, tuple(dict.fromkeys(captions)))
 
 
 class _Rows:
@@ -97,12 +98,11 @@ class _Rows:
 
     def _lines(self, text: str) -> Iterator[tuple[int, Any]]:
         if self._uri.endswith(".jsonl"):
-            for index, line in enumerate(text.splitlines()):
-                if line.strip():
-                    try:
-                        yield index, json.loads(line)
-                    except json.JSONDecodeError:
-                        yield index, line
+            for index, line in lines_of(text):
+                try:
+                    yield index, json.loads(line)
+                except json.JSONDecodeError:
+                    yield index, line
             return
         reader = csv.DictReader(io.StringIO(text), delimiter="\t" if self._uri.endswith(".tsv") else ",")
         yield from enumerate(reader)

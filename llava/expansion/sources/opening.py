@@ -6,20 +6,20 @@ from fnmatch import fnmatch
 
 from llava import storage
 from llava.errors import DataError
-from llava.expansion.pictures import Corpus
 from llava.expansion.sources.coco import CocoCorpus
+from llava.expansion.sources.corpus import Corpus
 from llava.expansion.sources.lists import ListCorpus
 
 
 def open_corpus(annotations_uri: str, *, split: str, image_prefix: str, limit: int = 0) -> Corpus:
-    """Open the pictures of a COCO annotations folder, or of comma-separated files.
+    """Open the images of a COCO annotations folder, or of comma-separated files.
 
     Args:
         annotations_uri: a folder with `captions_<split>*.json` and optionally `instances_<split>*.json`, or files:
             such COCO files, or image-caption lists (`lists.ListCorpus`).
         split: which files of a folder: `train`, `val`, `train2017`.
         image_prefix: put before each file name.
-        limit: only the first so many pictures; 0: all.
+        limit: only the first so many images; 0: all.
 
     Raises:
         DataError: nothing there, or a file is not of a known form.

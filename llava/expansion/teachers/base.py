@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llava.expansion.requests import Request
+from llava.expansion.recipe.requests import Request
 
 
 @dataclass(frozen=True, slots=True)

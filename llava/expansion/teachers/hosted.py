@@ -15,7 +15,7 @@ from typing import Any
 import openai
 
 from llava.errors import SettingsError
-from llava.expansion.requests import Request
+from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply, Usage
 from llava.expansion.teachers.failures import TeacherFailure
 

@@ -11,7 +11,7 @@ import hashlib
 import random
 from typing import Any
 
-from llava.expansion.requests import Request
+from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers import describe, questions
 from llava.expansion.teachers.base import Reply, Usage
 from llava.expansion.teachers.scene import read_scene

@@ -1,0 +1,54 @@
+"""A benchmark's images: by reference or inline, loaded by threads, blanked for the baseline that may not see."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image, UnidentifiedImageError
+
+from llava.data.images import ImageError, ImageSource
+
+_THREADS = 8
+
+
+class Images:
+    """Loads images; `data:` URIs are decoded, every other reference is read below `images_uri`."""
+
+    def __init__(self, images_uri: str) -> None:
+        self._source = ImageSource(images_uri)
+
+    def load(self, reference: str) -> Image.Image:
+        """One image, RGB.
+
+        Raises:
+            ImageError: missing or not decodable.
+        """
+        if not reference.startswith("data:"):
+            return self._source.load(reference)
+        try:
+            return Image.open(io.BytesIO(base64.b64decode(reference.partition(",")[2]))).convert("RGB")
+        except (ValueError, OSError, UnidentifiedImageError) as error:
+            raise ImageError(reference[:40], "image-corrupt", str(error), "a base64 image") from error
+
+    def load_all(self, references: Sequence[str]) -> tuple[dict[str, Image.Image], dict[str, ImageError]]:
+        """Images by reference, each read once, and the errors of those that cannot be read."""
+        found: dict[str, Image.Image] = {}
+        errors: dict[str, ImageError] = {}
+
+        def one(reference: str) -> None:
+            try:
+                found[reference] = self.load(reference)
+            except ImageError as error:
+                errors[reference] = error
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(one, dict.fromkeys(references)))
+        return found, errors
+
+
+def blank(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """An image of the same size in one colour."""
+    return Image.new("RGB", image.size, colour)

@@ -1,0 +1,109 @@
+"""Everything a teacher needs around it: the endpoint, its price, limits and budget; and asking for a whole job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from llava.errors import SettingsError
+from llava.expansion.asking.budget import Budget
+from llava.expansion.asking.dispatch import Dispatcher, Outcome, Unusable
+from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.limits import Limits
+from llava.expansion.asking.prices import FREE, Price, load_prices
+from llava.expansion.asking.rate import RateLimiter
+from llava.expansion.recipe.requests import Request
+from llava.expansion.teachers.base import Teacher
+
+OFFLINE = "offline"
+_OFFLINE_CONCURRENCY = 512  # it answers at once and for nothing: what counts is how many replies share a flush
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """Who is asked, how fast and for how much; rates and cost 0 mean no limit."""
+
+    teacher: str
+    endpoint: str = ""
+    model: str = ""
+    prices: str = ""
+    max_cost: float = 0.0
+    requests_per_minute: float = 0.0
+    tokens_per_minute: float = 0.0
+    timeout: float = 120.0
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def model_name(self) -> str:
+        """The name in every request's id."""
+        from llava.expansion.teachers.offline import OfflineTeacher
+
+        return OfflineTeacher.model if self.teacher == OFFLINE else self.model
+
+    def price(self, model: str = "") -> Price:
+        """Price of the teacher's model, or of another one of the same table.
+
+        Raises:
+            SettingsError: a budget is set and the table does not know the model.
+        """
+        table = load_prices(self.prices)
+        found = table.find(model or self.model_name)
+        if found is None and self.max_cost:
+            raise SettingsError(
+                f"max_cost: {model or self.model_name!r} is not in the price table ({', '.join(table.models)}), "
+                "so nothing can be kept below it; add the model to a table of your own and name it in prices"
+            )
+        return found or FREE
+
+    @property
+    def currency(self) -> str:
+        """Of the price table."""
+        return load_prices(self.prices).currency
+
+    def open(self, model: str = "") -> Teacher:
+        """Connect.
+
+        Raises:
+            SettingsError: the model's name or the key is missing.
+        """
+        if self.teacher == OFFLINE:
+            from llava.expansion.teachers.offline import OfflineTeacher
+
+            return OfflineTeacher()
+        from llava.expansion.teachers.hosted import HostedTeacher
+
+        return HostedTeacher(self.endpoint, model or self.model, timeout=self.timeout)
+
+
+def ask_all(
+    requests: Iterator[Request],
+    settings: TeacherSettings,
+    ledger: Ledger,
+    *,
+    unusable: Unusable,
+    progress: Callable[[Outcome], None],
+    model: str = "",
+) -> Outcome:
+    """Ask for every request without a final entry; returns when all are answered, dropped or given up, or it stops."""
+
+    async def work() -> Outcome:
+        teacher = settings.open(model)
+        limits = settings.limits
+        if settings.teacher == OFFLINE:
+            limits = replace(limits, concurrency=_OFFLINE_CONCURRENCY)
+        dispatcher = Dispatcher(
+            teacher,
+            ledger,
+            unusable=unusable,
+            budget=Budget(settings.price(model), settings.max_cost, ledger.cost),
+            limiter=RateLimiter(settings.requests_per_minute, settings.tokens_per_minute),
+            limits=limits,
+            progress=progress,
+        )
+        try:
+            return await dispatcher.run(requests)
+        finally:
+            await teacher.close()
+
+    return asyncio.run(work())

@@ -1,0 +1,68 @@
+"""From the ledger to rows: every request in its fixed order, its reply through the gates, kept or dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from llava.expansion.asking.ledger import Entry, Ledger
+from llava.expansion.gates import Finding, Panel, Sample
+from llava.expansion.recipe.grammar import GrammarError
+from llava.expansion.recipe.kinds import ExpansionRecipe
+from llava.expansion.recipe.requests import Request
+from llava.expansion.rows.row import Row
+from llava.expansion.rows.taught import row_of
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one request. `row` is None for a dropped one, `entry` None for one never answered."""
+
+    request: Request
+    entry: Entry | None
+    row: Row | None
+    findings: list[Finding]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no row; empty when there is one."""
+        return next((f"{f.gate}: {f.reason}" for f in self.findings if f.hard), "")
+
+
+def assemble(
+    requests: Iterable[Request],
+    ledger: Ledger,
+    recipe: ExpansionRecipe,
+    panel: Panel,
+    *,
+    image_position: str,
+    seed: int,
+) -> Iterator[Result]:
+    """One result a request, in the order of `requests`; the same ledger always gives the same results."""
+    for request in requests:
+        entry = ledger.get(request.id)
+        if entry is None:
+            yield Result(request, None, None, [Finding("unanswered", "no reply in the ledger")])
+            continue
+        if entry.status == "dropped":
+            yield Result(request, entry, None, [Finding(*_named(entry.reason))])
+            continue
+        kind = recipe.kind(request.kind)
+        pairs: list[tuple[str, str]] = []
+        problem = ""
+        try:
+            pairs = kind.grammar.parse(entry.text)
+        except GrammarError as error:
+            problem = str(error)
+        findings = panel.judge(Sample(kind, request.image, entry.text, entry.finish_reason, pairs, problem))
+        if any(finding.hard for finding in findings):
+            yield Result(request, entry, None, findings)
+        else:
+            questions = recipe.questions.get(kind.questions, [])
+            row = row_of(kind, request, pairs, questions, image_position, seed)
+            yield Result(request, entry, row, findings)
+
+
+def _named(reason: str) -> tuple[str, str]:
+    gate, _, rest = reason.partition(": ")
+    return (gate, rest) if rest else ("teacher", reason)

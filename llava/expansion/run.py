@@ -1,0 +1,198 @@
+"""The conductor: one expansion from its settings to rows, report and card, each step in the package that owns it.
+
+images (`sources`) -> requests (`recipe`) -> replies in the ledger (`asking`, `teachers`) -> what the gates let through
+(`gates`) -> rows (`rows`) -> what a reader sees (`showing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llava.errors import DataError, SettingsError
+from llava.expansion.asking.dispatch import Outcome
+from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.teaching import OFFLINE, TeacherSettings, ask_all
+from llava.expansion.gates import Panel
+from llava.expansion.gates.form_check import form_check
+from llava.expansion.job import Job
+from llava.expansion.rows.building import Built, RowOptions, build_rows, write_naive
+from llava.expansion.rows.sampling import Sampler
+from llava.expansion.showing.judge import Agreement, judge_requests, read_agreement, unusable_verdict
+from llava.expansion.showing.publishing import Run, publish
+from llava.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an expansion writes; `ledger` may be shared between runs."""
+
+    pretrain: str
+    instruct: str
+    report: str
+    ledger: str
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is looked at, and how much may be wrong.
+
+    Attributes:
+        gates_off: names of the gates left out.
+        judge_sample: replies per kind and gate that a judge looks at; 0: no judge.
+        judge_model: at the teacher's endpoint; empty: the teacher's own.
+        preview_rows: rows per kind and gate in the report.
+        max_dropped: largest share of replies dropped or missing.
+        allow_partial: build rows from what was answered when the budget is used up.
+    """
+
+    gates_off: frozenset[str] = frozenset()
+    judge_sample: int = 0
+    judge_model: str = ""
+    preview_rows: int = 12
+    max_dropped: float = 0.5
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """One expansion, resolved.
+
+    Attributes:
+        shown: settings for manifests and reports, free of secrets.
+    """
+
+    job: Job
+    teacher: TeacherSettings
+    rows: RowOptions
+    checks: Checks
+    places: Places
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """What an expansion made; `numbers` are finite."""
+
+    numbers: dict[str, float]
+    naive: int
+    rows: int
+    data_hash: str
+
+
+def check(teacher: TeacherSettings, checks: Checks) -> None:
+    """What can be refused before annotations are read or anything is paid.
+
+    Raises:
+        SettingsError: no price for a budget, or an offline judge.
+    """
+    teacher.price()
+    if checks.judge_sample and teacher.teacher == OFFLINE:
+        raise SettingsError(
+            "judge_sample: the offline teacher cannot judge; set teacher to openai, or judge_sample to 0"
+        )
+
+
+def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
+    """Ask for what the ledger lacks and write both data files, the report, the card and the manifests.
+
+    Raises:
+        DataError: the teacher stopped, or more replies are bad than allowed.
+        SettingsError: the ledger is open elsewhere, or the recipe has no judge.
+    """
+    job, checks, places = expansion.job, expansion.checks, expansion.places
+    telemetry.note(f"{len(job.corpus):,} images, {len(job.corpus.categories)} categories")
+    for problem in job.corpus.problems[:5]:
+        telemetry.note(f"left out: {problem}")
+    naive = write_naive(job, expansion.rows, places.pretrain)
+    telemetry.note(f"{naive:,} naive pairs in {places.pretrain}")
+
+    panel = Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(checks.gates_off))
+    ledger = Ledger(places.ledger, f"expand to {places.instruct}", telemetry.note)
+    try:
+        total = _ask(expansion, ledger, telemetry)
+        sampler = Sampler(max(checks.preview_rows, checks.judge_sample))
+        built = build_rows(
+            job,
+            ledger,
+            panel,
+            sampler,
+            places.instruct,
+            options=expansion.rows,
+            progress=lambda done, dropped: telemetry.progress("rows", done, total, dropped=dropped),
+        )
+        _refuse_many_drops(checks, built, panel, total)
+        agreement = _judge(expansion, ledger, sampler, telemetry) if checks.judge_sample else None
+        run = Run(job, ledger, panel, sampler, built, agreement, naive, expansion.teacher.currency, expansion.shown)
+        numbers = publish(run, pretrain_uri=places.pretrain, instruct_uri=places.instruct, report_uri=places.report)
+        return Expanded(numbers, naive, built.rows, job.corpus.sha256)
+    finally:
+        ledger.close()
+
+
+def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
+    """Fill the ledger, stop where the teacher or the budget does; returns the number of requests, answered ones too."""
+    job = expansion.job
+    for note in ledger.notes:
+        telemetry.note(f"ledger: {note}")
+    total = missing = 0
+    for request in job.requests():
+        total += 1
+        missing += request.id not in ledger
+    if not missing:
+        return total
+    telemetry.note(f"{missing:,} replies to ask for")
+
+    def progress(outcome: Outcome) -> None:
+        done = outcome.answered + outcome.dropped + outcome.failed
+        faults = sum(outcome.faults.values())
+        telemetry.progress("replies", done, missing, cost=round(ledger.cost, 4) or None, faults=faults or None)
+        telemetry.gauge("teacher_cost", ledger.cost)
+        telemetry.gauge("teacher_replies", outcome.replies)
+
+    outcome = ask_all(job.requests(), expansion.teacher, ledger, unusable=form_check(job.recipe), progress=progress)
+    for fault, number in outcome.faults.most_common(5):
+        telemetry.note(f"{number} x {fault}")
+    if outcome.failed:
+        telemetry.note(f"{outcome.failed:,} requests given up after all retries; the next run asks them again")
+    if outcome.stopped and not (outcome.budget and expansion.checks.allow_partial):
+        hint = "raise max_cost, or set allow_partial to build rows from what was answered" if outcome.budget else ""
+        raise DataError(
+            f"teacher: {outcome.stopped}; {len(ledger):,} replies are safe in {ledger.uri} and will not be asked again"
+            + (f"; {hint}" if hint else "")
+        )
+    if outcome.stopped:
+        telemetry.note(f"stopped: {outcome.stopped}; building rows from what was answered")
+    return total
+
+
+def _refuse_many_drops(checks: Checks, built: Built, panel: Panel, total: int) -> None:
+    dropped = sum(built.dropped.values())
+    # Requests that the budget left unasked are the user's choice.
+    counted = dropped - built.unanswered if checks.allow_partial else dropped
+    if total and counted > checks.max_dropped * total:
+        worst = ", ".join(f"{gate} {number}" for gate, number in panel.hard.most_common(3)) or "no replies"
+        raise DataError(
+            f"teacher: {counted} of {total} replies dropped or missing, more than max_dropped "
+            f"({checks.max_dropped:g}); most by {worst}; see the .dropped.jsonl beside instruct_data"
+        )
+
+
+def _judge(expansion: Expansion, ledger: Ledger, sampler: Sampler, telemetry: Telemetry) -> Agreement:
+    recipe = expansion.job.recipe
+    if recipe.judge is None:
+        raise SettingsError(f"judge_sample: expansion recipe {recipe.name!r} has no judge.yaml")
+    model = expansion.checks.judge_model or expansion.teacher.model
+    requests = judge_requests(sampler.results(), recipe.judge, model)
+    outcome = ask_all(
+        iter([request for request, _ in requests]),
+        expansion.teacher,
+        ledger,
+        unusable=unusable_verdict,
+        progress=lambda outcome: telemetry.progress("judged", outcome.answered + outcome.dropped, len(requests)),
+        model=model,
+    )
+    if outcome.stopped:
+        telemetry.note(f"judge stopped: {outcome.stopped}")
+    return read_agreement(requests, ledger)

@@ -1,0 +1,1 @@
+"""What a reader sees of an expansion: judge, preview, dataset card, report."""

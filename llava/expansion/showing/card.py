@@ -1,0 +1,89 @@
+"""The dataset card: a Markdown file beside the rows that says what they are and how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llava import __version__
+from llava.expansion.rows.mixture import PartCount
+from llava.expansion.showing.judge import Agreement
+
+
+def dataset_card(
+    *,
+    settings: Mapping[str, Any],
+    data_hash: str,
+    images: int,
+    blocked: int,
+    kept: Mapping[str, int],
+    dropped: Mapping[str, int],
+    gates: Mapping[str, int],
+    flags: Mapping[str, int],
+    teacher: str,
+    usage: Mapping[str, int],
+    cost: float,
+    currency: str,
+    agreement: Agreement | None,
+    parts: Sequence[PartCount],
+) -> str:
+    """The card's text; its head is the YAML that data set hubs read."""
+    total = sum(kept.values())
+    lines = [
+        "---",
+        "language: en",
+        "task_categories: [visual-question-answering, image-to-text]",
+        f"size_categories: {_size(total)}",
+        "tags: [llava, synthetic]",
+        "---",
+        "",
+        "# Visual instruction rows",
+        "",
+        f"{total:,} rows about {images:,} images, in LLaVA's JSON format, by llava-pipelines {__version__}.",
+        "",
+        "## Source",
+        "",
+        f"- Annotations: `{settings.get('annotations_uri', '')}` (SHA-256 `{data_hash[:16]}…`)",
+        f"- Images taken out by the block-list of evaluation sets: {blocked:,}",
+        f"- Expansion recipe: `{settings.get('expansion_recipe', '')}`, seed {settings.get('seed', 0)}",
+        f"- Teacher, as it named itself: {teacher or 'none'}",
+        f"- Tokens: {usage['input']:,} in ({usage['cached_input']:,} from its cache), {usage['output']:,} out",
+        f"- Cost: {cost:.2f} {currency}",
+        "",
+        "## Rows",
+        "",
+        "| kind | kept | dropped |",
+        "|---|---:|---:|",
+        *(
+            f"| {kind} | {kept.get(kind, 0):,} | {dropped.get(kind, 0):,} |"
+            for kind in dict.fromkeys([*kept, *dropped])
+        ),
+        "",
+        "## Quality gates",
+        "",
+        "| gate | dropped | flagged |",
+        "|---|---:|---:|",
+        *(f"| {gate} | {gates.get(gate, 0):,} | {flags.get(gate, 0):,} |" for gate in dict.fromkeys([*gates, *flags])),
+        "",
+    ]
+    if agreement is not None and agreement.rate is not None:
+        lines += [f"A sampled judge agreed with the gates on {agreement.rate:.0%} of {agreement.judged} replies.", ""]
+    if parts:
+        lines += ["## Mixture", "", "| part | rows | usable | taken |", "|---|---:|---:|---:|"]
+        lines += [f"| {part.data} | {part.rows:,} | {part.usable:,} | {part.taken:,} |" for part in parts] + [""]
+    lines += [
+        "## Limits",
+        "",
+        "The teacher saw captions and boxes, never the image: what nobody annotated is missing, and annotation errors"
+        " are inherited. The gates find what can be found in text and boxes, not everything that is wrong. Licences and"
+        " terms of the images, of the annotations and of the teacher's output apply to these rows.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _size(rows: int) -> str:
+    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if rows < limit:
+            return name
+    return "1M<n<10M"

@@ -1,0 +1,156 @@
+"""What a reader sees of a run: the report, the dataset card, the manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from llava import storage
+from llava.expansion.asking.ledger import Ledger
+from llava.expansion.gates import Panel
+from llava.expansion.job import Job
+from llava.expansion.rows.building import Built
+from llava.expansion.rows.sampling import Sampler
+from llava.expansion.showing.card import dataset_card
+from llava.expansion.showing.judge import Agreement
+from llava.expansion.showing.preview import preview_cards
+from llava.manifest import Manifest, write_manifest
+from llava.report import Report
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run, as the report and the card tell of it.
+
+    Attributes:
+        naive: rows of `pretrain_data`.
+        shown: its settings, already free of secrets.
+    """
+
+    job: Job
+    ledger: Ledger
+    panel: Panel
+    sampler: Sampler
+    built: Built
+    agreement: Agreement | None
+    naive: int
+    currency: str
+    shown: Mapping[str, Any]
+
+    @cached_property
+    def images(self) -> int:
+        """Images that may be used."""
+        return sum(1 for _ in self.job.images())
+
+    @property
+    def blocked(self) -> int:
+        """Images that the block-list took out."""
+        return len(self.job.corpus) - self.images
+
+
+def publish(run: Run, *, pretrain_uri: str, instruct_uri: str, report_uri: str) -> dict[str, float]:
+    """Write everything; returns the run's numbers."""
+    numbers = _numbers(run)
+    storage.write_text(f"{instruct_uri}.card.md", _card(run))
+    _report(run, numbers).write(report_uri)
+    fingerprints = {kind.name: kind.fingerprint() for kind in run.job.taught}
+    for uri, rows in ((pretrain_uri, run.naive), (instruct_uri, run.built.rows)):
+        manifest = Manifest(
+            kind="records",
+            stage="expand",
+            settings=dict(run.shown),
+            recipe={"name": run.job.recipe.name, "kinds": fingerprints},
+            data_hash=run.job.corpus.sha256,
+            parents={"annotations": str(run.shown["annotations_uri"])},
+            numbers={"rows": float(rows)} if uri == pretrain_uri else numbers,
+        )
+        write_manifest(uri, manifest, folder=False)
+    return numbers
+
+
+def _numbers(run: Run) -> dict[str, float]:
+    built = run.built
+    numbers = {
+        "images": float(run.images),
+        "rows_pretrain": float(run.naive),
+        "rows_instruct": float(built.rows),
+        "dropped": float(sum(built.dropped.values())),
+        "unanswered": float(built.unanswered),
+        "blocked_images": float(run.blocked),
+        "cost": run.ledger.cost,
+        "input_tokens": float(run.ledger.usage.input),
+        "cached_input_tokens": float(run.ledger.usage.cached_input),
+        "output_tokens": float(run.ledger.usage.output),
+    }
+    numbers |= {f"rows_{kind}": float(number) for kind, number in built.kept.items()}
+    numbers |= {f"dropped_{gate}": float(number) for gate, number in run.panel.hard.items()}
+    if run.agreement is not None and run.agreement.rate is not None:
+        numbers["judge_agreement"] = run.agreement.rate
+    return numbers
+
+
+def _card(run: Run) -> str:
+    usage = run.ledger.usage
+    return dataset_card(
+        settings=dict(run.shown),
+        data_hash=run.job.corpus.sha256,
+        images=run.images,
+        blocked=run.blocked,
+        kept=run.built.kept,
+        dropped=run.built.dropped,
+        gates={name: run.panel.hard[name] for name in run.panel.names},
+        flags={name: run.panel.soft[name] for name in run.panel.names},
+        teacher=", ".join(name for name, _ in run.built.teachers.most_common()),
+        usage={"input": usage.input, "cached_input": usage.cached_input, "output": usage.output},
+        cost=run.ledger.cost,
+        currency=run.currency,
+        agreement=run.agreement,
+        parts=run.built.parts,
+    )
+
+
+def _report(run: Run, numbers: dict[str, float]) -> Report:
+    built = run.built
+    kinds = list(dict.fromkeys([*built.kept, *built.dropped]))
+    report = Report("Data expansion", f"{run.images:,} images from {run.shown['annotations_uri']}")
+    report.figures(
+        {
+            "images": run.images,
+            "alignment pairs": run.naive,
+            "instruction rows": built.rows,
+            "dropped": numbers["dropped"],
+            f"cost, {run.currency}": round(run.ledger.cost, 4),
+        }
+    )
+    report.table("Rows", ["kind", "kept", "dropped"], [[kind, built.kept[kind], built.dropped[kind]] for kind in kinds])
+    gates: list[list[float | str | None]] = [
+        [name, run.panel.hard[name], run.panel.soft[name]] for name in run.panel.names
+    ]
+    gates += [["unanswered", built.unanswered, 0]] if built.unanswered else []
+    report.table("Quality gates", ["gate", "dropped", "flagged"], gates)
+    if run.agreement is not None:
+        found = run.agreement
+        report.table(
+            "Judge",
+            ["", "judge: good", "judge: bad"],
+            [
+                ["kept by the gates", found.kept_good, found.kept_bad],
+                ["dropped", found.dropped_good, found.dropped_bad],
+            ],
+        )
+        report.text(
+            f"agreement {_share(found.rate)}, kappa {_share(found.kappa)}, replies without verdict {found.unread}"
+        )
+    if built.parts:
+        rows: list[list[float | str | None]] = [[part.data, part.rows, part.usable, part.taken] for part in built.parts]
+        report.table("Mixture", ["part", "rows", "usable", "taken"], rows)
+    cards = preview_cards(run.sampler.results(), run.sampler.rows(), run.job.images(), str(run.shown["images_uri"]))
+    report.gallery("Rows and what they were made from", cards)
+    report.table("Settings", ["setting", "value"], [[name, str(value)] for name, value in run.shown.items()])
+    return report
+
+
+def _share(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2f}"

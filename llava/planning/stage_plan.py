@@ -1,0 +1,214 @@
+"""What a recipe costs on given GPUs: memory by part, the pack that fits, steps, FLOPs, hours and money.
+
+Nothing is built or downloaded: sizes come from configurations. What is an assumption (MFU, price, the text lengths of
+the published files) is shown as one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from llava.config import ModelRecipe, Recipe, TrainRecipe
+from llava.errors import SettingsError
+from llava.model.special_tokens import ROUND_ROWS_TO
+from llava.planning import published
+from llava.planning.corpora import Corpus
+from llava.planning.flops import Flops, Stage, step_flops
+from llava.planning.gpus import GIB, Gpu
+from llava.planning.memory import Memory, largest_pack, memory, trained_parameters
+from llava.planning.shape import Shape
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage on the GPUs asked for. Bytes, FLOPs, hours, US dollars."""
+
+    stage: Stage
+    corpus: Corpus
+    tokens_per_row: float
+    trained_parameters: int
+    micro_tokens: int
+    memory: Memory
+    fits: bool
+    largest_pack: int
+    steps: int
+    flops: Flops
+    hours: float
+    cost: float
+    by_zero: dict[int, Memory]
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: every figure, with the totals that the parts add up to."""
+        whole = asdict(self)
+        whole["memory"]["total"] = self.memory.total
+        whole["flops"]["total"], whole["flops"]["hardware"] = self.flops.total, self.flops.hardware
+        whole["by_zero"] = {str(stage): {**asdict(need), "total": need.total} for stage, need in self.by_zero.items()}
+        return whole
+
+
+def shape_of(recipe: ModelRecipe) -> Shape:
+    """The sizes of a recipe's model, from the published table or the parts' own configurations.
+
+    Raises:
+        SettingsError: a part's configuration cannot be read or is of the wrong kind.
+    """
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
+
+    from llava.model import projector, sources
+
+    known_tower, known_text = (
+        published.TOWERS.get(recipe.vision_tower),
+        published.LANGUAGE_MODELS.get(recipe.language_model),
+    )
+    vision: Any = CLIPVisionConfig(**known_tower) if known_tower else sources.vision_config(recipe.vision_tower)
+    text: Any = LlamaConfig(**known_text) if known_text else sources.text_config(recipe.language_model)
+    projector.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
+    if known_text:
+        text.vocab_size = -(-(text.vocab_size + 2) // ROUND_ROWS_TO) * ROUND_ROWS_TO
+    cls = LlavaNextConfig if recipe.architecture == "llava_next" else LlavaConfig
+    config = cls(
+        vision_config=vision,
+        text_config=text,
+        vision_feature_layer=recipe.vision_feature_layer,
+        vision_feature_select_strategy=recipe.vision_feature_select_strategy,
+    )
+    return Shape.of(config, recipe.projector)
+
+
+def visual_tokens_and_tiles(shape: Shape) -> tuple[int, int]:
+    """Tokens and tiles of a typical image: the square itself, or for AnyRes a 4:3 photograph in 2 x 2 tiles.
+
+    A 640 x 480 photograph keeps 3/4 of the grid's rows (LLaVA-NeXT cuts the padding off), each row ending in a newline.
+    """
+    if not shape.anyres:
+        return shape.visual_tokens, 1
+    side = 2 * math.isqrt(shape.patches)
+    rows = round(side * 3 / 4)
+    return shape.visual_tokens + rows * (side + 1), 5
+
+
+def plan_stage(
+    recipe: Recipe, stage: Stage, shape: Shape, corpus: Corpus, *, gpu: Gpu, gpus: int, mfu: float, price: float
+) -> StagePlan:
+    """Plan one stage.
+
+    Args:
+        recipe: the whole recipe.
+        stage: pretrain or finetune.
+        shape: `shape_of(recipe.model)`.
+        corpus: averages of its data.
+        gpu, gpus: the device and how many.
+        mfu: share of the peak spent on useful work; recomputation is charged on top of it.
+        price: US dollars an hour and GPU.
+    """
+    train: TrainRecipe = getattr(recipe, stage)
+    per_image, tiles = visual_tokens_and_tiles(shape)
+    row = min(float(train.max_length), corpus.text_tokens + corpus.images * per_image)
+    supervised_share = min(1.0, corpus.supervised / row)
+    tokens_per_tile = row / max(corpus.images * tiles, 1e-9)
+    micro = train.pack_tokens if train.packing else train.micro_batch_size * train.max_length
+    load = {
+        "tokens": micro,
+        "images": min(
+            math.ceil(micro / tokens_per_tile), (train.pack_images if train.packing else train.micro_batch_size) * tiles
+        ),
+        "positions": math.ceil(micro * supervised_share),
+    }
+    need = memory(shape, stage, train, gpus=gpus, gpu_bytes=gpu.memory, **load)
+    fitting = largest_pack(
+        shape,
+        stage,
+        train,
+        gpus=gpus,
+        gpu_bytes=gpu.memory,
+        tokens_per_image=tokens_per_tile,
+        supervised_share=supervised_share,
+    )
+    steps = train.max_steps or math.ceil(corpus.rows * train.epochs / train.global_batch_size)
+    rows = steps * train.global_batch_size if train.max_steps else corpus.rows * train.epochs
+    flops = step_flops(
+        shape,
+        stage,
+        documents=[row],
+        positions=corpus.supervised,
+        images=corpus.images * tiles,
+        lora=train.lora,
+        train_tower=train.vision_tower_learning_rate is not None,
+        checkpoint_every=train.activation_checkpoint_every_n_layers,
+    ).scaled(rows)
+    hours = flops.hardware / (gpus * gpu.peak_bf16 * mfu) / 3600
+    by_zero = {
+        zero: memory(
+            shape, stage, train.model_copy(update={"zero_stage": zero}), gpus=gpus, gpu_bytes=gpu.memory, **load
+        )
+        for zero in ((1, 2, 3) if train.precision == "bf16" else (0, 1, 2, 3))
+    }
+    plan = StagePlan(
+        stage=stage,
+        corpus=corpus,
+        tokens_per_row=row,
+        trained_parameters=trained_parameters(shape, stage, train),
+        micro_tokens=micro,
+        memory=need,
+        fits=need.total <= gpu.memory,
+        largest_pack=fitting,
+        steps=steps,
+        flops=flops,
+        hours=hours,
+        cost=hours * gpus * price,
+        by_zero=by_zero,
+    )
+    plan.warnings.extend(_warnings(plan, train, gpu, gpus))
+    return plan
+
+
+def _warnings(plan: StagePlan, train: TrainRecipe, gpu: Gpu, gpus: int) -> list[str]:
+    out = []
+    short = plan.memory.total - gpu.memory
+    if short > 0:
+        ways = []
+        if plan.largest_pack >= train.max_length:
+            ways.append(
+                f"{'pack_tokens' if train.packing else 'micro_batch_size x max_length'} of at most {plan.largest_pack}"
+            )
+        cheaper = [zero for zero, need in plan.by_zero.items() if need.total <= gpu.memory]
+        if cheaper:
+            ways.append(f"zero_stage {cheaper[0]}")
+        if train.activation_checkpoint_every_n_layers != 1:
+            ways.append("activation_checkpoint_every_n_layers 2 or 1")
+        if train.effective_zero_stage > 0 and not train.offload_optimizer and plan.memory.optimizer > short:
+            ways.append("offload_optimizer true")
+        ways.append("more or larger GPUs")
+        out.append(
+            f"{plan.stage}: does not fit: {plan.memory.total / GIB:.1f} GiB needed, {gpu.memory / GIB:.1f} GiB there; "
+            f"what would help: {', or '.join(ways)}"
+        )
+    if train.zero_stage == 3 and plan.stage == "pretrain":
+        out.append(
+            "pretrain: zero_stage 3 gathers all frozen weights again in every micro-step; they are not trained, so "
+            "zero_stage 1 costs little memory more where they fit"
+        )
+    rows_per_pack = max(1.0, plan.micro_tokens / plan.tokens_per_row)
+    rows_per_gpu, micro = train.global_batch_size / gpus, plan.micro_tokens
+    useful = min(plan.largest_pack, rows_per_gpu * plan.tokens_per_row)
+    if plan.fits and train.packing and useful > 2 * micro:
+        out.append(f"{plan.stage}: room for packs of up to {plan.largest_pack} tokens, not {train.pack_tokens}")
+    if rows_per_gpu < 0.75 * rows_per_pack:
+        out.append(
+            f"{plan.stage}: a step's {train.global_batch_size} rows do not fill one pack of {rows_per_pack:.0f} rows "
+            f"on each of {gpus} GPUs, which would idle: use fewer GPUs or smaller packs"
+        )
+    return out
+
+
+def check_arguments(gpus: int, mfu: float, price: float) -> None:
+    """Raises SettingsError for numbers that make no plan."""
+    if gpus < 1:
+        raise SettingsError(f"gpus: found {gpus}; expected at least 1")
+    if not 0 < mfu <= 1:
+        raise SettingsError(f"mfu: found {mfu}; expected a share above 0 and at most 1, such as 0.4")
+    if price < 0:
+        raise SettingsError(f"price: found {price}; expected US dollars an hour and GPU, 0 or more")

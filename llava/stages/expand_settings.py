@@ -1,0 +1,138 @@
+"""Settings of the expansion stage, and the parts of an expansion that they describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from llava.stages.stage import StageSettings
+
+if TYPE_CHECKING:
+    from llava.expansion.asking.teaching import TeacherSettings
+    from llava.expansion.job import Job
+    from llava.expansion.rows.building import RowOptions
+    from llava.expansion.run import Checks
+
+
+class Settings(StageSettings):
+    """What to expand, by whom, how much of it and for how much."""
+
+    annotations_uri: str = Field(
+        description="COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or "
+        "image-caption lists (blip_laion JSON, JSON lines, CSV)"
+    )
+    images_uri: str = Field("", description="Folder or URI that image paths start from; only the preview reads it")
+    image_prefix: str = Field("", description="Put before each file name in the rows, e.g. train2017")
+    split: str = Field("train", description="Which files of an annotations folder: captions_<split>*.json")
+    kinds: str = Field("conversation,detail,reasoning", description="Instruction rows to make; also: naive, region")
+    expansion_recipe: str = Field("coco", description="Name, folder or URI of an expansion recipe")
+    limit: int = Field(0, ge=0, description="Use only so many images; 0: all")
+    seed: int = Field(0, description="Decides every random choice")
+
+    teacher: Literal["offline", "openai"] = Field(
+        "offline", description="offline: deterministic and free; openai: any OpenAI-compatible endpoint"
+    )
+    teacher_endpoint: str = Field("", description="Base URL of the endpoint; empty: the client's default")
+    teacher_model: str = Field("", description="Model name as the endpoint knows it")
+    max_cost: float = Field(
+        0.0, ge=0, description="Budget in the price table's currency, with what the ledger already cost; 0: none"
+    )
+    allow_partial: bool = Field(False, description="When the budget is used up, build the rows from what was answered")
+    prices: str = Field("", description="Price table (YAML); empty: the bundled one")
+    requests_per_minute: float = Field(0.0, ge=0, description="Rate limit; 0: none")
+    tokens_per_minute: float = Field(0.0, ge=0, description="Rate limit on input and output tokens; 0: none")
+    concurrency: int = Field(32, ge=1, le=1024, description="Most requests in flight; fewer when the teacher is slow")
+    request_timeout_s: float = Field(120.0, gt=0, description="Seconds before a request is given up and retried")
+    max_retries: int = Field(8, ge=0, description="Retries of one request after errors that may pass")
+    max_repairs: int = Field(2, ge=0, description="Further paid attempts after a reply that cannot be used")
+    ledger_uri: str = Field("", description="Ledger folder shared between runs; empty: beside instruct_data")
+
+    naive_form: Literal["plain", "question"] = Field(
+        "plain", description="pretrain_data: the caption alone, or with a brief question"
+    )
+    captions_per_image: int = Field(1, ge=0, description="Naive pairs per image in pretrain_data; 0: every caption")
+    image_position: Literal["before", "after", "random"] = Field(
+        "before", description="Image before or after the first question"
+    )
+    region_frame: Literal["original", "padded"] = Field(
+        "padded", description="Region boxes as fractions of the original image or of its padded square"
+    )
+    mixture: str = Field("", description="Mixture file (YAML) that combines generated and external data; empty: none")
+
+    blocklist_uri: str = Field("", description="Files with ids or names of evaluation images, comma-separated")
+    gates_off: str = Field("", description="Quality gates to leave out, comma-separated")
+    judge_sample: int = Field(0, ge=0, description="Replies per kind and gate that a judge looks at; 0: no judge")
+    judge_model: str = Field("", description="Judge's model at the same endpoint; empty: the teacher's")
+    preview_rows: int = Field(12, ge=0, description="Rows per kind and gate in the report")
+    max_bad_rows: float = Field(0.01, ge=0, le=1, description="Largest share of broken annotation rows")
+    max_dropped: float = Field(0.5, ge=0, le=1, description="Largest share of replies dropped or missing")
+
+
+def job_of(settings: Settings, model: str) -> Job:
+    """The work that the settings describe, for a teacher of that name.
+
+    Raises:
+        DataError: annotations cannot be used.
+        SettingsError: an unknown kind or recipe.
+    """
+    from llava.expansion.job import open_job
+
+    return open_job(
+        annotations_uri=settings.annotations_uri,
+        split=settings.split,
+        image_prefix=settings.image_prefix,
+        kinds=settings.kinds,
+        expansion_recipe=settings.expansion_recipe,
+        model=model,
+        limit=settings.limit,
+        seed=settings.seed,
+        blocklist_uri=settings.blocklist_uri,
+        max_bad_rows=settings.max_bad_rows,
+    )
+
+
+def teacher_settings(settings: Settings) -> TeacherSettings:
+    """The part of the settings that is about the teacher."""
+    from llava.expansion.asking.limits import Limits
+    from llava.expansion.asking.teaching import TeacherSettings
+
+    return TeacherSettings(
+        teacher=settings.teacher,
+        endpoint=settings.teacher_endpoint,
+        model=settings.teacher_model,
+        prices=settings.prices,
+        max_cost=settings.max_cost,
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
+        timeout=settings.request_timeout_s,
+        limits=Limits(settings.concurrency, settings.max_retries, settings.max_repairs),
+    )
+
+
+def row_options(settings: Settings) -> RowOptions:
+    """The part of the settings that is about rows."""
+    from llava.expansion.rows.building import RowOptions
+
+    return RowOptions(
+        image_position=settings.image_position,
+        region_frame=settings.region_frame,
+        naive_question=settings.naive_form == "question",
+        captions_per_image=settings.captions_per_image,
+        mixture=settings.mixture,
+    )
+
+
+def checks_of(settings: Settings) -> Checks:
+    """The part of the settings that is about what is looked at, and how much may be wrong."""
+    from llava.expansion.job import split_names
+    from llava.expansion.run import Checks
+
+    return Checks(
+        gates_off=frozenset(split_names(settings.gates_off)),
+        judge_sample=settings.judge_sample,
+        judge_model=settings.judge_model,
+        preview_rows=settings.preview_rows,
+        max_dropped=settings.max_dropped,
+        allow_partial=settings.allow_partial,
+    )

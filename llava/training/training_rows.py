@@ -1,0 +1,174 @@
+"""The rows a rank trains on: read, checked once for all ranks, split, planned.
+
+Rank 0 reads every image's header and encodes every row once; the others take its findings over, so that a thousand
+missing images are found before a model is loaded and each row is tokenised for planning only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from llava.data.batch_plan import BatchPlan
+from llava.data.batches import Batch, BatchLoader, StepBatches
+from llava.data.check import CheckResult, check_rows
+from llava.data.dataset import LazySupervisedDataset, fingerprint_of, split_validation
+from llava.data.device_preprocess import DevicePreprocessor
+from llava.data.images import ImageSource
+from llava.data.labels import RowEncoder
+from llava.data.preprocess import Preprocessor
+from llava.data.records import Record, read_records
+from llava.data.templates import get_template
+from llava.errors import RowError
+from llava.telemetry import Telemetry
+from llava.training.job import Job, Problem
+
+if TYPE_CHECKING:
+    from llava.model.generation import GenerationRequest
+
+
+@dataclass
+class TrainingRows:
+    """Rows and their plan on one rank.
+
+    Attributes:
+        device: of this rank, where `to_device` brings batches.
+        preprocess: makes pixels of raw images there, with the recipe's `device_preprocess`; else None.
+        problems: rows left out.
+        fingerprint: of the rows, their lengths and their order: what a checkpoint belongs to.
+    """
+
+    train: LazySupervisedDataset
+    validation: LazySupervisedDataset | None
+    plan: BatchPlan
+    rank: int
+    workers: int
+    device: torch.device
+    preprocess: DevicePreprocessor | None
+    sha256: str
+    problems: list[Problem]
+    fingerprint: str
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.plan.total_steps
+
+    def batches(self, first_step: int) -> Iterator[StepBatches]:
+        """This rank's part of every step from `first_step` on."""
+        return iter(self._loader(self.train, self.plan, first_step))
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on this rank's device, its images as pixels. The host does not wait for the copies."""
+        return batch.to(self.device, non_blocking=True, preprocess=self.preprocess)
+
+    def longest_micro_batch(self) -> Batch:
+        """A micro-batch as heavy as any can get."""
+        return self._loader(self.train, self.plan).batch(self.plan.longest_micro_batch())
+
+    def validation_batches(self) -> Iterator[StepBatches]:
+        """This rank's part of the validation rows; the same number of micro-batches on every rank."""
+        assert self.validation is not None
+        data = self.validation
+        recipe = self.plan.recipe.model_copy(update={"epochs": 1.0, "max_steps": None})
+        plan = BatchPlan(data.lengths, data.supervised, data.image_counts, recipe, self.plan.world_size)
+        return iter(self._loader(data, plan))
+
+    def sample_requests(self, count: int) -> list[tuple[Record, GenerationRequest]]:
+        """The first validation rows as questions to the model."""
+        from llava.model.generation import GenerationRequest
+
+        assert self.validation is not None
+        template = self.validation.encoder.template
+        chosen = []
+        for index in range(min(count, len(self.validation))):
+            record = self.validation.records[index]
+            first = record.turns[:1]
+            shown = first[0].text.count("<image>")
+            images = [self.validation.images.load(ref) for ref in record.images[:shown]]
+            chosen.append((record, GenerationRequest(template.prompt(first), images)))
+        return chosen
+
+    def record_id(self, row: int) -> str:
+        """How messages name a row: its id and where it stands in the file."""
+        record = self.train.records[row]
+        return f"{record.id} (row {record.index})"
+
+    def _loader(self, data: LazySupervisedDataset, plan: BatchPlan, first_step: int = 0) -> BatchLoader:
+        on_gpu = self.device.type == "cuda"
+        return BatchLoader(data, plan, self.rank, first_step, self.workers, pin_memory=on_gpu)
+
+
+def load_rows(
+    job: Job, processor: Any, telemetry: Telemetry, rank: int, world_size: int, device: torch.device
+) -> TrainingRows:
+    """Read, check and plan the job's rows; collective.
+
+    Raises:
+        DataError: the file cannot be used, or more rows than `max_bad_rows` are unusable.
+        SettingsError: `device_preprocess` with an image processor it does not cover.
+    """
+    recipe = job.train
+    encoder = RowEncoder(get_template(recipe.template), processor.tokenizer, max_length=recipe.max_length)
+    preprocessor = Preprocessor.from_processor(processor)
+    preprocess = DevicePreprocessor(preprocessor.settings, device) if recipe.device_preprocess else None
+    images = ImageSource(job.images_uri)
+    file = read_records(job.data_uri)
+    checked: CheckResult | None = None
+    if rank == 0:
+        checked = check_rows(
+            file,
+            images,
+            encoder,
+            preprocessor,
+            threads=max(2, recipe.loader_workers),
+            progress=lambda what, done, total: telemetry.progress(f"checking {what}", done, total),
+        )
+        checked.stop_above(recipe.max_bad_rows)
+        if not preprocessor.tiles:
+            checked.sizes = {}  # only AnyRes lays rows out by them; they need not travel
+    checked = _from_rank_0(checked, world_size)
+    everything = LazySupervisedDataset(
+        file.records,
+        encoder,
+        images,
+        preprocessor,
+        sizes=checked.sizes,
+        file=job.data_uri,
+        raw_pixels=recipe.device_preprocess,
+    )
+    usable = everything.subset(checked.good)
+    usable.__dict__["facts"] = checked.facts
+    train_rows, validation_rows = split_validation(len(usable), recipe.validation_rows, recipe.seed)
+    train = usable.subset(train_rows)
+    plan = BatchPlan(train.lengths, train.supervised, train.image_counts, recipe, world_size)
+    if len(train) < recipe.global_batch_size:
+        telemetry.note(f"warning: {len(train)} rows are fewer than global_batch_size {recipe.global_batch_size}")
+    return TrainingRows(
+        train=train,
+        validation=usable.subset(validation_rows) if validation_rows else None,
+        plan=plan,
+        rank=rank,
+        workers=recipe.loader_workers,
+        device=device,
+        preprocess=preprocess,
+        sha256=file.sha256,
+        problems=[_problem(error) for error in checked.problems],
+        fingerprint=fingerprint_of(plan.fingerprint(), file.sha256),
+    )
+
+
+def _from_rank_0(value: CheckResult | None, world_size: int) -> CheckResult:
+    box = [value]
+    if world_size > 1:
+        dist.broadcast_object_list(box)
+    assert box[0] is not None
+    return box[0]
+
+
+def _problem(error: RowError) -> Problem:
+    return Problem(file=error.file, row=error.row, field=error.field, problem=error.problem, message=str(error))
