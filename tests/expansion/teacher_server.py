@@ -121,8 +121,8 @@ class Server:
             text, reason = "", "content_filter"
         if active == "absurd_usage":
             usage["prompt_tokens"], usage["completion_tokens"] = -5, 10**12
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": reason}
+        said = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": said, "finish_reason": reason}
         completion = {
             "id": f"chatcmpl-{key}-{times}",
             "object": "chat.completion",

@@ -35,7 +35,7 @@ def test_a_reply_reads_back_as_it_was_written(pairs: list[tuple[str, str]]) -> N
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     for form in ("question_answer", "answer"):
         try:
-            pairs = Grammar(form=form).parse(text)  # type: ignore[arg-type]
+            pairs = Grammar(form=form).parse(text)
         except GrammarError:
             continue
         assert all(answer.strip() for _, answer in pairs)
@@ -184,7 +184,7 @@ CANONICAL = "Question:\nWhat is it?\n===\nAnswer:\nA dog.\n===\nQuestion:\nWhere
         f"Sure! Here is the dialogue:\n\n{CANONICAL}",
         f"Here is the conversation you asked for.\n===\n{CANONICAL}\n===\nLet me know if you need more!",
         "**Question:** What is it?\n**Answer:** A dog.\n\n**Question:** Where?\n**Answer:** On a beach.\nIt runs.",
-        "## Question 1:\nWhat is it?\n## Answer 1:\nA dog.\n## Question 2:\nWhere?\n## Answer 2:\nOn a beach.\nIt runs.",
+        "# Question 1:\nWhat is it?\n# Answer 1:\nA dog.\n# Question 2:\nWhere?\n# Answer 2:\nOn a beach.\nIt runs.",
         "1. **Question**: What is it?\n**Answer**: A dog.\n2. **Question**: Where?\n**Answer**: On a beach.\nIt runs.",
         CANONICAL.replace("\n===\n", "\n---\n"),
         CANONICAL.replace("\n===\n", "\n"),
