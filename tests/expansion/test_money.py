@@ -72,7 +72,7 @@ def ask(
 
 def charged(server: RunningTeacher) -> float:
     """What the server's own books say."""
-    return sum((line["billed"][0] * 1000 + line["billed"][1] * 10_000) / 1e6 for line in server.asked())
+    return sum((float(line["billed"][0]) * 1000 + line["billed"][1] * 10_000) / 1e6 for line in server.asked())
 
 
 @pytest.mark.parametrize(

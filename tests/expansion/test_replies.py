@@ -158,7 +158,7 @@ def test_what_is_unset_is_not_sent() -> None:
     assert fields() == {"max_tokens": 1024}
     assert fields(temperature=0.0) == {"temperature": 0.0, "max_tokens": 1024}
     assert fields(max_tokens=None) == {}
-    low = {"reasoning_effort": "low", "max_tokens": None, "max_completion_tokens": 300}
+    low: dict[str, object] = {"reasoning_effort": "low", "max_tokens": None, "max_completion_tokens": 300}
     assert fields(low) == {"reasoning_effort": "low", "max_completion_tokens": 300}
     flex = kind.model_copy(update={"sampling": Sampling(extra_body={"service_tier": "flex"})})
     bodies = [next(all_requests([flex], "m", [image], 0, over)).body() for over in ({}, {"service_tier": None})]

@@ -75,7 +75,7 @@ def test_a_flush_lingers_only_while_more_replies_can_come(tmp_path: Path) -> Non
     ledger = Ledger(str(tmp_path))
     flushes: list[int] = []
     append = ledger.append
-    ledger.append = lambda entries: (flushes.append(len(entries)), append(entries))[1]  # type: ignore[method-assign]
+    ledger.append = lambda records: (flushes.append(len(records)), append(records))[1]  # type: ignore[method-assign]
 
     async def write() -> None:
         async with Journal(ledger, linger=3600, writers=3) as journal:

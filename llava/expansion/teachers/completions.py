@@ -36,7 +36,9 @@ def read_completion(data: Any, model: str) -> Reply:
             text if isinstance(text, str) else "", str(reason), str(data.get("model") or model), usage or Usage()
         )
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise TeacherFailure("retry", f"malformed response: {type(error).__name__}: {error}", billed=True, usage=usage) from error
+        raise TeacherFailure(
+            "retry", f"malformed response: {type(error).__name__}: {error}", billed=True, usage=usage
+        ) from error
 
 
 def usage_of(usage: Any) -> Usage | None:
