@@ -72,7 +72,10 @@ def ask(
 
 def charged(server: RunningTeacher) -> float:
     """What the server's own books say."""
-    return sum((float(line["billed"][0]) * 1000 + line["billed"][1] * 10_000) / 1e6 for line in server.asked())
+    total = 0.0
+    for line in server.asked():
+        total += (line["billed"][0] * 1000 + line["billed"][1] * 10_000) / 1e6
+    return total
 
 
 @pytest.mark.parametrize(
