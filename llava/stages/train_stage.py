@@ -15,6 +15,7 @@ from llava.config import Recipe, load_recipe
 from llava.errors import SettingsError
 from llava.manifest import Manifest, write_manifest
 from llava.parsing import Malformed, parse_json
+from llava.stages import restarts
 from llava.stages.stage import StageResult, StageSettings
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def run_training(
             else launch.launch(job, processes)
         )
     metrics = _metrics(result, time.monotonic() - began)
+    again = [f"Started again in this pod: {reason}" for reason in restarts.reasons_so_far()]
+    result = result.model_copy(update={"warnings": [*result.warnings, *again]})
     if result.problems:
         reporting.write_problems(storage.join(checkpoints_uri, "rows-left-out.jsonl"), result.problems)
     _write_manifest(job, settings, result, metrics)
