@@ -104,7 +104,7 @@ def load_model(
 
     path = resolve(uri, "model")
     kind = (
-        json.loads((Path(path) / "config.json").read_text()).get("model_type")
+        storage.read_json(str(Path(path) / "config.json")).get("model_type")
         if Path(path).is_dir()
         else AutoConfig.from_pretrained(path).model_type
     )
