@@ -25,6 +25,7 @@ from llava.expansion.teachers.answers import read_answer
 from llava.expansion.teachers.base import Reply, Usage
 from llava.expansion.teachers.failures import TeacherFailure
 from llava.json_lines import lines_in
+from llava.parsing import parse_rows
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
@@ -146,9 +147,9 @@ class Importer:
         """Read the lines of one answer file."""
         for _, line in lines:
             try:
-                data = json.loads(line)
+                data = parse_rows(line)
                 name, answer = read_answer(data, self._model)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 self.found.broken += 1
                 continue
             if name not in self._sizes:

@@ -20,6 +20,7 @@ from llava.expansion.teachers.base import Reply
 from llava.expansion.teachers.completions import failure_of, read_completion
 from llava.expansion.teachers.failures import TeacherFailure
 from llava.expansion.teachers.twice import Twice
+from llava.parsing import parse_rows
 
 _BYTES_PER_TOKEN = 16  # far above any text, JSON escapes included
 _LEAST_CAP = 262_144
@@ -101,8 +102,8 @@ class HostedTeacher:
         except openai.APIError as error:
             raise TeacherFailure("retry", f"malformed response: {type(error).__name__}", billed=True) from error
         try:
-            return json.loads(received), False
-        except (ValueError, RecursionError) as error:
+            return parse_rows(bytes(received)), False
+        except ValueError as error:
             raise TeacherFailure("retry", "malformed response: not JSON", billed=True) from error
 
     async def renew(self) -> None:
