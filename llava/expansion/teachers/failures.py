@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Literal
+
+from llava.redaction import redact
 
 FailureClass = Literal["retry", "drop", "stop"]
 """`retry`: the same request may succeed later; `drop`: this request never will; `stop`: no request will.
@@ -30,15 +30,3 @@ class TeacherFailure(Exception):
         self.action = action
         self.retry_after = retry_after
         self.throttled = throttled
-
-
-_SECRETS = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-*]{6,}|(?i:bearer)\s+[^\s\"']{6,}|(?<=://)[^/\s@]+:[^/\s@]+@")
-
-
-def redact(text: str) -> str:
-    """`text` without API keys, bearer tokens and passwords in URLs; servers echo them in error messages."""
-    for name in ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
-        value = os.environ.get(name, "")
-        if len(value) >= 4:
-            text = text.replace(value, "[redacted]")
-    return _SECRETS.sub("[redacted]", text)
