@@ -2,7 +2,7 @@
 
 A recipe is a YAML file under `recipes/`. It says which models are joined, how rows become tokens, and how
 each of the two stages is optimised. Where a recipe runs (which bucket, how many GPUs) is not in it: that is
-a stage's settings (`llava/stages/`). Published values and their sources: `docs/training.md`.
+a stage's settings (`llava/stages/`). Published values and their sources: `docs/recipes.md`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Strict(BaseModel):
 
 
 class ModelRecipe(Strict):
-    """Which parts are joined (FACTS: vision tower frozen, features from `vision_feature_layer`)."""
+    """Which parts are joined (vision tower frozen, features from `vision_feature_layer`)."""
 
     vision_tower: str = Field(description="CLIP vision tower: hub id, directory or s3:// URI of a hub directory")
     language_model: str = Field(description="Causal language model: hub id, directory or s3:// URI")

@@ -1,7 +1,7 @@
 """What a running stage tells the world: a progress line, Prometheus series, and a run log.
 
 Only rank 0 speaks; on every other rank the same calls cost nothing and do nothing. Telemetry never stops a run: a
-port in use or a Pushgateway that does not answer is noted on stderr, and the work goes on.
+port in use or a Pushgateway that does not answer is noted on stderr, and the work continues.
 
 Environment:
     LLAVA_METRICS_PORT: serve `/metrics` on this port (0: any free port, see `Telemetry.port`).

@@ -36,12 +36,12 @@ def finetune(
         language_model: Language model instead of the recipe's: hub id, directory or s3:// URI
         processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
         threads_per_process: CPU threads of each process; 0 leaves the choice to torch
-        resume_uri: Checkpoints of an earlier, unfinished run to go on from; empty: begin anew, or on a retry go on
+        resume_uri: Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own
         train_job: With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}
         data: Instruction rows: LLaVA JSON, such as llava_v1_5_mix665k.json
         projector: The projector that pretrain wrote
         model: The trained model as a hub directory, with its processor and a manifest
-        checkpoints: Checkpoints to go on from after an interruption
+        checkpoints: Checkpoints to resume from after an interruption
         report: Curves, sample answers, rows left out
         metrics: Final loss, speed, seconds
     """

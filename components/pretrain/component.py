@@ -35,11 +35,11 @@ def pretrain(
         language_model: Language model instead of the recipe's: hub id, directory or s3:// URI
         processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
         threads_per_process: CPU threads of each process; 0 leaves the choice to torch
-        resume_uri: Checkpoints of an earlier, unfinished run to go on from; empty: begin anew, or on a retry go on
+        resume_uri: Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own
         train_job: With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}
         data: Image-caption rows: LLaVA JSON, such as blip_laion_cc_sbu_558k.json
         projector: The trained projector: safetensors, its config and a manifest
-        checkpoints: Checkpoints to go on from after an interruption
+        checkpoints: Checkpoints to resume from after an interruption
         report: Curves, sample answers, rows left out
         metrics: Final loss, speed, seconds
     """

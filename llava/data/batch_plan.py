@@ -126,7 +126,7 @@ class BatchPlan:
         return [int(row) for row in heavy]
 
     def fingerprint(self) -> str:
-        """Hash of all that the order of rows depends on; a checkpoint of another plan cannot be gone on from."""
+        """Hash of all that the order of rows depends on; a run never resumes from a checkpoint of another plan."""
         recipe = self.recipe
         settings = f"{PLAN_VERSION} {recipe.seed} {recipe.global_batch_size} {recipe.group_by_modality_length}"
         arrays = (self.lengths, self.supervised_tokens, self.image_counts)

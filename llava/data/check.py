@@ -1,6 +1,6 @@
 """The check of all rows before anything is paid for: every image looked at, every row encoded, faults counted.
 
-The training stage runs it over what it reads and goes on without the unusable rows, up to its threshold; `llava data
+The training stage runs it over what it reads and continues without the unusable rows, up to its threshold; `llava data
 check` runs it alone and writes a report. Each image is looked at once, however many rows use it.
 """
 

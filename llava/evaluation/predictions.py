@@ -1,4 +1,4 @@
-"""Answers on disk or in object storage as they come, so that a killed run goes on where it was.
+"""Answers on disk or in object storage as they come, so that a killed run resumes where it stopped.
 
 While a model answers, each batch is a file of its own below `<name>.parts/`, written atomically; when all questions are
 answered they become one `<name>.jsonl`. Every row carries a fingerprint of what decides an answer (model, prompt,

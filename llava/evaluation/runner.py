@@ -38,7 +38,7 @@ def answer_all(
     """
     open_questions = [question for question in questions if question.id not in log.answers]
     if len(open_questions) < len(questions):
-        telemetry.note(f"{contender.title}: {len(questions) - len(open_questions)} answers found, going on behind them")
+        telemetry.note(f"{contender.title}: {len(questions) - len(open_questions)} answers found, resuming after them")
     size = batch_size * BATCHES_A_CHUNK
     chunks = [open_questions[start : start + size] for start in range(0, len(open_questions), size)]
     colour = mean_colour(contender.processor)

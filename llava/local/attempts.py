@@ -1,6 +1,6 @@
-"""Tasks that were started and did not end well: where they go on.
+"""Tasks that were started and did not end well: where they resume.
 
-On a cluster a retried task gets the same output places again, and a stage goes on there from what it wrote before:
+On a cluster a retried task gets the same output places again, and a stage resumes there from what it wrote before:
 training from its last checkpoint, an expansion from its ledger. kfp.local gives every run new places. So a local run
 keeps a note of the places of each task it starts, until the task has ended well; the same task (image, command and
 inputs) of a later run is sent to these places.

@@ -40,7 +40,7 @@ class LocalContext:
         interpreters: image prefix -> Python interpreter; the longest prefix wins, without one it is this interpreter.
         environment: variables set for every stage.
         before: stage -> those that must have ended before it, for the banner.
-        attempts: where interrupted tasks go on; None: every task starts afresh.
+        attempts: where interrupted tasks resume; None: every task starts afresh.
         done: task -> exit status, in the order in which tasks really ran.
         placed: URIs of the artifacts of these tasks.
         run: name kfp gave the run's folder, known once a task has started.
@@ -183,7 +183,7 @@ def _begin(context: LocalContext, task: Task) -> None:
     width = min(shutil.get_terminal_size().columns, 100)
     context.say(f"{number}{task.name} ".ljust(width, "-"))
     if task.attempt.resumed:
-        context.say(f"{task.name}: an earlier attempt did not end; going on from what it left")
+        context.say(f"{task.name}: an earlier attempt did not end; resuming from what it left")
 
 
 def _finish(context: LocalContext, task: Task, code: int, seconds: float) -> status.Status:

@@ -30,7 +30,7 @@ from llava.local.handlers import LocalContext, docker_handler_of, process_handle
 from llava.local.symbol import docker_handler, process_handler
 
 RUN_RECORD = "run.json"
-INTERRUPTED = "interrupted; the same command goes on from here: what is done is cached, training has its checkpoints"
+INTERRUPTED = "interrupted; the same command resumes from here: what is done is cached, training has its checkpoints"
 CACHE_FOLDER = ".kfp_cache"
 UNFINISHED_FOLDER = "unfinished"
 

@@ -191,7 +191,7 @@ def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any, **
     if absent:
         raise SettingsError(
             f"{field}: {source}: {len(absent)} weights are missing or of another shape, the first {absent[0]!r}; "
-            "going on would train noise"
+            "training it would train noise"
         )
     return model
 

@@ -76,7 +76,7 @@ def _make_or_adopt(
         if there["metadata"].get("annotations", {}).get(SPEC_HASH) != manifest["metadata"]["annotations"][SPEC_HASH]:
             say(f"trainjob  {name}: one with other settings is there; replacing it")
         elif _condition(there, "Failed") is not None:
-            say(f"trainjob  {name}: an earlier attempt failed; replacing it, training goes on from its checkpoints")
+            say(f"trainjob  {name}: an earlier attempt failed; replacing it, training resumes from its checkpoints")
         else:
             # The pod that made it is gone, and with its owner the job would be collected.
             api.patch(path, {"metadata": {"ownerReferences": manifest["metadata"]["ownerReferences"]}})
@@ -115,7 +115,7 @@ def _wait(
         waiting = suspended is not None
         if stopped.wait(poll_s):
             api.delete(path)
-            raise TrainJobCancelled(f"TrainJob {name}: stopped and deleted; a new start goes on from its checkpoints")
+            raise TrainJobCancelled(f"TrainJob {name}: stopped and deleted; a new start resumes from its checkpoints")
 
 
 def _follow(api: KubernetesApi, name: str, ended: threading.Event, say: Callable[[str], None], poll_s: float) -> None:

@@ -59,7 +59,7 @@ ClusterCheckOption = Annotated[
     ClusterCheck,
     typer.Option(
         "--cluster-check",
-        help="When a Secret is missing or no node can hold a pod: refuse, or warn and go on; off: ask no cluster",
+        help="When a Secret is missing or no node can hold a pod: refuse, or warn and continue; off: ask no cluster",
     ),
 ]
 ContextOption = Annotated[
@@ -132,7 +132,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         from_stage: FromOption = None,
         only_stage: OnlyOption = None,
         resume: Annotated[
-            bool, typer.Option("--resume", help="The first stage goes on from its checkpoints in that run")
+            bool, typer.Option("--resume", help="The first stage resumes from its checkpoints in that run")
         ] = False,
         param: ParamOption = None,
         params: FileOption = None,
@@ -198,7 +198,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
-    """The parameter that makes `stage` go on from where it stopped in an earlier run.
+    """The parameter that makes `stage` resume where it stopped in an earlier run.
 
     Raises:
         SettingsError: a stage without checkpoints, or none was complete.

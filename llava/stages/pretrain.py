@@ -25,7 +25,7 @@ class Outputs(StageOutputs):
     """What pretrain writes."""
 
     projector: str = output("The trained projector: safetensors, its config and a manifest", "folder", "Model")
-    checkpoints: str = output("Checkpoints to go on from after an interruption", "folder", "Artifact")
+    checkpoints: str = output("Checkpoints to resume from after an interruption", "folder", "Artifact")
     report: str = output("Curves, sample answers, rows left out", "html", "HTML")
     metrics: str = output("Final loss, speed, seconds", "metrics", "Metrics")
 

@@ -1,4 +1,4 @@
-"""What a stage is: a function of files and settings, told to nobody how it was started.
+"""What a stage is: a function of files and settings that never knows how it was started.
 
 Each module of `llava/stages/` defines `Settings`, `Inputs`, `Outputs` and `run`, and joins them in a `STAGE`.
 The command line, the executor and the Kubeflow components all read that one definition, so a flag, a pipeline

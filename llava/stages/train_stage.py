@@ -41,7 +41,7 @@ class TrainSettings(StageSettings):
     threads_per_process: int = Field(0, ge=0, description="CPU threads of each process; 0 leaves the choice to torch")
     resume_uri: str = Field(
         "",
-        description="Checkpoints of an earlier, unfinished run to go on from; empty: begin anew, or on a retry go on",
+        description="Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own",
     )
     train_job: str = Field(
         "", description='With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}'

@@ -1,4 +1,4 @@
-"""Checkpoints in a folder or an object store: complete or absent, checked before use, written while training goes on.
+"""Checkpoints in a folder or an object store: complete or absent, checked before use, written while training continues.
 
 Layout below the checkpoints URI, one folder a checkpoint:
 
@@ -58,7 +58,7 @@ class Shard(BaseModel):
 
 
 class CheckpointManifest(BaseModel):
-    """A whole checkpoint. `state` is the run's own: history, what it was made from (`loop.RunState`)."""
+    """A whole checkpoint. `state` is the run's own: history, what it was made from (`state.RunState`)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -125,7 +125,7 @@ class CheckpointWriter:
         """Until nothing is being written.
 
         Raises:
-            StorageError: the save failed; training must not go on as if it had not.
+            StorageError: the save failed; training must not continue as if it had not.
         """
         if self._thread is not None:
             self._thread.join()

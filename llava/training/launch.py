@@ -30,7 +30,7 @@ GRACE_S = 30.0
 
 
 class TrainingStopped(UserError):
-    """The run was asked to stop (SIGTERM, Ctrl-C). Its checkpoints are complete; a new start goes on from the last."""
+    """The run was asked to stop (SIGTERM, Ctrl-C). Its checkpoints are complete; a new start resumes from the last."""
 
 
 class RankLost(UserError):
@@ -78,7 +78,7 @@ def launch(job: Job, processes: int) -> Result:
     if received:
         raise TrainingStopped(
             f"stopped by {signal.Signals(received[0]).name}; "
-            "start it again with the same outputs to go on from the last checkpoint"
+            "start it again with the same outputs to resume from the last checkpoint"
         )
     if code != 0:
         raise explain(job, code)
@@ -177,7 +177,7 @@ def explain(job: Job, code: int) -> Exception:
         ranks = ", ".join(str(failure.rank) for failure in sorted(failures, key=lambda failure: failure.rank))
         return RankLost(
             f"rank {ranks} lost the connection to another rank, which left no word: it was killed from outside (out of "
-            "memory, an evicted pod, a lost node); start again with the same outputs to go on from the last checkpoint"
+            "memory, an evicted pod, a lost node); start again with the same outputs to resume from the last checkpoint"
         )
     first = min(causes, key=lambda failure: failure.unix_time)
     if first.user:

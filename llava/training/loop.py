@@ -28,7 +28,7 @@ class Loop:
     """Everything the loop needs, made by the worker.
 
     Attributes:
-        batches: from the first step to do until the last, this rank's part.
+        batches: this rank's part of every step from the first that is left to the last.
         to_device: brings a batch to the engine's device without waiting.
         record_ids: dataset index -> record id, for messages.
         validate: run after a step whose number is a multiple of `validate_every_steps`, and after the last.
@@ -73,7 +73,7 @@ class Loop:
             check = self.validate is not None and (last or done % self.recipe.validate_every_steps == 0)
             if last or save or check or done % self.recipe.log_every_steps == 0:
                 self._log(meter.flush())
-            else:  # slow steps are seen to go on, with the values of the last log
+            else:  # slow steps are seen to progress, with the values of the last log
                 self.telemetry.progress("step", done, self.total_steps, **self._shown)
             self.state.seconds = before + time.monotonic() - started
             if check and self.validate is not None:
@@ -112,7 +112,7 @@ class Loop:
         started = time.perf_counter()
         snapshot = take_snapshot(self.engine.fragments(), self.rank, self.world_size)
         self.writer.save(done, snapshot, self.state.model_dump(mode="json"))
-        # How long training stood still; the writing itself goes on beside it.
+        # How long training stood still; the writing itself runs beside it.
         self.telemetry.observe("train_checkpoint_pause_seconds", time.perf_counter() - started)
         if self.writer.last_seconds:
             self.telemetry.observe("train_checkpoint_seconds", self.writer.last_seconds)

@@ -1,4 +1,4 @@
-"""Go on from the last good checkpoint.
+"""Resume from the last good checkpoint.
 
 A damaged checkpoint is passed over with a warning and the one before it is used; a checkpoint of another run is an
 error. Ranks agree on the step: rank 0 looks for it, all of them read it.
@@ -25,7 +25,7 @@ def resume(
     """Restore engine and state where there is a checkpoint; collective.
 
     Returns:
-        The state to go on with, the number of steps already done, and warnings for the report.
+        The state to resume with, the number of steps already done, and warnings for the report.
 
     Raises:
         SettingsError: the checkpoints belong to another run, or there are none where `resume_uri` says.
@@ -47,7 +47,7 @@ def resume(
     state.cut_to(step)
     other = f", written by {manifest.world_size} ranks" if manifest.world_size != dist.get_world_size() else ""
     other += "" if uri == job.checkpoints_uri else f", of an earlier run: {uri}"
-    telemetry.note(f"going on from the checkpoint of step {step}{other}")
+    telemetry.note(f"resuming from the checkpoint of step {step}{other}")
     return state, step, warnings
 
 

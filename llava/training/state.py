@@ -1,6 +1,6 @@
 """What a run carries from checkpoint to checkpoint beside tensors, and what must not have changed in between.
 
-Nothing else is needed to go on: the data order follows from seed and step, the learning rate from the step, and the
+Nothing else is needed to resume: the data order follows from seed and step, the learning rate from the step, and the
 random numbers of a step (dropout) are seeded by step and rank.
 """
 
@@ -16,7 +16,7 @@ from llava.config import TrainRecipe
 from llava.errors import SettingsError
 from llava.training.job import Sample, StepRecord, Validation
 
-# How rows are laid out, how fast, how often we look: free to change when a run goes on. Everything else is mathematics.
+# How rows are laid out, how fast, how often we look: free to change when a run resumes. Everything else is mathematics.
 LAYOUT_FIELDS = frozenset(
     {
         "micro_batch_size",
@@ -41,7 +41,7 @@ LAYOUT_FIELDS = frozenset(
 
 
 class Identity(BaseModel):
-    """What a checkpoint was made from. A run goes on from it only when all of this is the same."""
+    """What a checkpoint was made from. A run resumes from it only when all of this is the same."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,7 +74,7 @@ def mathematics(recipe: TrainRecipe) -> dict[str, Any]:
 
 
 def check_same(saved: Identity, present: Identity, place: str) -> None:
-    """Refuse to go on with something else than was begun.
+    """Refuse to resume with other settings than the run began with.
 
     Raises:
         SettingsError: naming every difference, both sides of it, and the way out.
@@ -93,7 +93,7 @@ def check_same(saved: Identity, present: Identity, place: str) -> None:
     if differences:
         raise SettingsError(
             f"{place}: belongs to another run: {'; '.join(differences)}. "
-            "Put these back to go on, or choose another outputs folder (or delete the checkpoints) to start anew"
+            "Put these back to resume, or choose another outputs folder (or delete the checkpoints) to start afresh"
         )
 
 

@@ -1,6 +1,6 @@
 """One rank of a training run: `python -m llava.training.worker JOB`.
 
-Builds model and data, rehearses everything that could fail late, goes on from the last good checkpoint, trains, saves.
+Builds model and data, rehearses everything that could fail late, resumes from the last good checkpoint, trains, saves.
 A failure is written down for the stage that started us, so that its user reads one message and not N tracebacks.
 """
 

@@ -55,7 +55,7 @@ def mixed_world(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory)
 def runs(
     mixed_world: TinyWorld, odd_world: TinyWorld, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Job, Result]]:
-    """Every variant, run; and three runs that go on from the checkpoints of the ZeRO 2 one."""
+    """Every variant, run; and three runs that resume from the checkpoints of the ZeRO 2 one."""
     folder = tmp_path_factory.mktemp("mathematics")
     jobs = {
         name: make_job("finetune", tiny_recipe, mixed_world, folder / name, max_steps=STEPS, **fields)

@@ -1,4 +1,4 @@
-"""The check before training: each fault found, named and counted once; the rest goes on."""
+"""The check before training: each fault found, named and counted once; the rest is used."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_artifacts_in_an_object_store(
 def test_a_stopped_demo_leaves_nothing_running_and_goes_on(tmp_path: Path) -> None:
     """Ctrl-C in stage 1, kill -9 of the demo alone in stage 2, then to the end; what was done is not done again."""
     out = tmp_path / "out"
-    goes_on = "an earlier attempt did not end; going on from what it left"
+    resumes = "an earlier attempt did not end; resuming from what it left"
 
     with started(out, tmp_path / "first.txt") as first:
         wait_for(lambda: checkpoints(out, "pretrain"), first, tmp_path / "first.txt")
@@ -120,7 +120,7 @@ def test_a_stopped_demo_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
         assert first.wait(timeout=60) == 130
         assert len(children) >= 2 and not [process for process in children if process.is_running()]
     said = (tmp_path / "first.txt").read_text()
-    assert said.rstrip().splitlines()[-1].startswith("demo: interrupted; the same command goes on from here")
+    assert said.rstrip().splitlines()[-1].startswith("demo: interrupted; the same command resumes from here")
     assert "Traceback" not in said
 
     with started(out, tmp_path / "second.txt") as second:
@@ -130,14 +130,14 @@ def test_a_stopped_demo_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
         second.wait()
         assert len(children) >= 2 and psutil.wait_procs(children, timeout=30)[1] == []
     said = (tmp_path / "second.txt").read_text()
-    assert f"pretrain: {goes_on}" in said and "pretrain  going on from the checkpoint of step" in said
+    assert f"pretrain: {resumes}" in said and "pretrain  resuming from the checkpoint of step" in said
     assert "] expand" not in said, "it was done, and comes from the cache"
 
     with started(out, tmp_path / "third.txt") as third:
         assert third.wait(timeout=PATIENCE_S) == 0
     said = (tmp_path / "third.txt").read_text()
-    assert f"finetune: {goes_on}" in said and "finetune  going on from the checkpoint of step" in said
-    assert "] pretrain" not in said and f"evaluate: {goes_on}" not in said
+    assert f"finetune: {resumes}" in said and "finetune  resuming from the checkpoint of step" in said
+    assert "] pretrain" not in said and f"evaluate: {resumes}" not in said
     summary = json.loads((out / "summary.json").read_text())
     assert {name for name, stage in summary["stages"].items() if stage["cached"]} == {"expand", "pretrain"}
     assert Path(summary["paths"]["model"]) == (out / "model").resolve()

@@ -120,7 +120,7 @@ def test_a_failed_stage_stops_the_run_and_is_not_retried(
         go(package, tmp_path, fail="user")
     assert ran(tmp_path) == ["learn"], "what had succeeded comes from the cache"
     said = capfd.readouterr().err
-    assert "learn: an earlier attempt did not end; going on from what it left" in said
+    assert "learn: an earlier attempt did not end; resuming from what it left" in said
     left = re.search(r"learn: to start it afresh, delete what the earlier attempt left: (.*)", said)
     assert left is not None and Path(left[1]).is_dir()
     other = go(package, tmp_path)

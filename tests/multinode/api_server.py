@@ -1,6 +1,6 @@
 """A real HTTP server that behaves as the Kubernetes API server does for TrainJobs, pods, logs and objects to read.
 
-A test decides how a job goes on by `condition` and `logs`, or lets `tests.multinode.trainer` start real processes for
+A test decides how a job proceeds by `condition` and `logs`, or lets `tests.multinode.trainer` start real processes for
 its nodes.
 """
 

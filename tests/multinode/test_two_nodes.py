@@ -175,7 +175,7 @@ def test_a_retried_stage_adopts_the_job_and_finds_its_result(cluster: Cluster, o
     assert f"trainjob  {NAME}: complete" in said
     assert len(cluster.trainer.attempts) == 1 and not cluster.server.asked("DELETE")
     assert cluster.server.only_job()["metadata"]["ownerReferences"][0]["uid"] == "uid-2"
-    # The log of node 0 is this pod's log: its user sees training go on.
+    # The log of node 0 is this pod's log: its user sees training continue.
     assert "step 40/40" in said
 
     result = cluster.result()
@@ -206,8 +206,8 @@ def test_a_lost_node_fails_the_job_and_a_retry_goes_on_from_its_checkpoint(clust
 
     second = cluster.start_stage("uid-2")
     said = cluster.end_of(second, "uid-2", 0)
-    assert f"trainjob  {NAME}: an earlier attempt failed; replacing it, training goes on from its checkpoints" in said
-    assert f"going on from the checkpoint of step {saved}" in said
+    assert f"trainjob  {NAME}: an earlier attempt failed; replacing it, training resumes from its checkpoints" in said
+    assert f"resuming from the checkpoint of step {saved}" in said
     result = cluster.result()
     assert (result.world_size, result.resumed_from) == (2, saved)
     assert losses(result) == losses(one_node)

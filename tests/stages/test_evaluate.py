@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(
     )
     assert done.returncode == 0, done.stderr
     notes = [row["text"] for row in rows_of(log) if row["event"] == "note"]
-    assert f"fine-tuned: {len(left)} answers found, going on behind them" in notes
+    assert f"fine-tuned: {len(left)} answers found, resuming after them" in notes
     for name in ("finetuned", "blank", "stage1"):
         assert rows_of(killed / f"predictions/{name}.jsonl") == rows_of(whole / f"predictions/{name}.jsonl")
 

@@ -1,4 +1,4 @@
-"""What a run may change when it goes on, and what it may not."""
+"""What a run may change when it resumes, and what it may not."""
 
 from __future__ import annotations
 

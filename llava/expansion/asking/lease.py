@@ -8,7 +8,7 @@ expires.
 
 Where the store honours conditional writes, two runs can never both take it. Where it does not (found out by trying),
 the last of two that write at the same moment wins, and the other one finds out when it looks again, right after
-`settle_s` or at its next renewal: for so long both could pay.
+`settle_s` or at its next renewal: until then both could pay.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Lease:
             SettingsError: another run took it over, because this one could not renew it in time.
         """
         if time.monotonic() - self._renewed > self._expire_s:
-            self._renew()  # this process slept, or the store was away: ask before going on
+            self._renew()  # this process slept, or the store was away: ask before continuing
         if self._lost:
             raise SettingsError(
                 f"ledger {self._ledger}: this run could not renew its lease for {self._expire_s:g} s, and {self._lost} "
