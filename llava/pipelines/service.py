@@ -105,7 +105,8 @@ class Service:
         """
         try:
             found = self._asking(
-                lambda: self._client.get_experiment(experiment_name=name, namespace=self.profile), f"experiment {name!r}"
+                lambda: self._client.get_experiment(experiment_name=name, namespace=self.profile),
+                f"experiment {name!r}",
             )
         except ValueError as error:  # kfp's own, for a name that nobody or several have
             raise ServiceError(f"{self.host}: experiment {name!r}: {error}") from error
@@ -168,7 +169,7 @@ class Service:
             return bool(reply.json().get("multi_user"))
         except (ValueError, AttributeError) as error:
             raise ServiceError(
-                f"{self.host}: the health check answered with {_short(reply.text)[:80]!r}; is it the address of the API?"
+                f"{self.host}: the health check answered {_short(reply.text)[:80]!r}; is it the address of the API?"
             ) from error
 
     def _asking(self, call: Callable[[], T], what: str = "request") -> T:

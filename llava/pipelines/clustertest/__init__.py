@@ -1,1 +1,1 @@
-"""`pipeline.py clustertest`: a small world is sent through a real Kubeflow, faults and all, and the surprises are counted."""
+"""`pipeline.py clustertest`: a small world through a real Kubeflow, disturbed on its way; surprises are counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import secrets
@@ -15,7 +16,7 @@ import typer
 
 from llava import storage
 from llava.errors import SettingsError, UserError
-from llava.pipelines.checks.cluster import NotAsked
+from llava.pipelines.checks.cluster import Forbidden, NotAsked
 from llava.pipelines.clustertest import reach, suite
 from llava.pipelines.clustertest.pods import Pods, Right
 from llava.pipelines.clustertest.probes import Bench, chosen, probes
@@ -41,7 +42,7 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         bucket: Annotated[
             str | None,
             typer.Option(
-                help="Place in a bucket that the runs may write to, s3://BUCKET[/PREFIX]",
+                help="Place in a bucket that the runs may write to, s3://BUCKET/PREFIX",
                 show_default="the launcher's default pipeline root",
             ),
         ] = None,
@@ -78,12 +79,12 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         lacking = _lacking(pods, [right for each in wanted for right in each.rights])
         place = (bucket or reach.bucket_of(pods, namespace)).rstrip("/")
         if not storage.is_remote(place):
-            raise SettingsError(f"--bucket: found {place!r}; expected s3://BUCKET[/PREFIX]")
+            raise SettingsError(f"--bucket: found {place!r}; expected s3://BUCKET/PREFIX")
         name = f"clustertest-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         prefix = storage.join(place, name)
         typer.echo(
-            f"{service.host}, namespace {namespace}: {len(wanted)} probes ({', '.join(p.name for p in wanted)}), each one "
-            f"run, in experiment llava-{name};\npods of {cpu} CPU, {memory}, {accelerators} accelerators; data and "
+            f"{service.host}, namespace {namespace}: {len(wanted)} probes ({', '.join(p.name for p in wanted)}),\n"
+            f"each one run, in experiment llava-{name};\npods of {cpu} CPU, {memory}, {accelerators} accelerators; data and "
             f"artifacts below {prefix}, some 50 MB;\nall of it is removed at the end."
         )
         for right in dict.fromkeys(lacking):
@@ -135,8 +136,9 @@ def _cluster(namespace: str, context: str | None) -> Pods | None:
     """The cluster that the kubeconfig leads to, when it is the one with that namespace."""
     try:
         pods = Pods(namespace, context)
-        if pods.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/default") is None:
-            raise NotAsked(f"{pods.where} has no namespace {namespace!r}, so it is another cluster")
+        with contextlib.suppress(Forbidden):  # to read a namespace is no right of everybody's
+            if pods.get(f"/api/v1/namespaces/{namespace}") is None:
+                raise NotAsked(f"{pods.where} has no namespace {namespace!r}, so it is another cluster")
     except NotAsked as error:
         typer.echo(f"note: pods cannot be looked at or disturbed: {error}", err=True)
         return None

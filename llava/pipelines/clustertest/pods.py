@@ -117,7 +117,9 @@ class Pods(Cluster):
         from kubernetes import client
 
         labels = f"{RUN_LABEL}={run},{STAGE_LABEL}" + (f"={stage}" if stage else "")
-        listed = self._asking(lambda: client.CoreV1Api(self._client).list_namespaced_pod(self.namespace, label_selector=labels))
+        listed = self._asking(
+            lambda: client.CoreV1Api(self._client).list_namespaced_pod(self.namespace, label_selector=labels)
+        )
         return [
             Pod(item.metadata.name, item.metadata.uid, item.status.phase)
             for item in listed.items

@@ -216,7 +216,9 @@ def probes(nodes: int) -> list[Probe]:
 def _stages(bench: Bench, run: str, wanted: tuple[str, ...]) -> Seen:
     ended = bench.runs.wait(run)
     ran = sorted(record.stage for record in bench.runs.records(run))
-    return Seen(f"{ended}; ran: {', '.join(ran) or 'nothing'}", ended.state == "SUCCEEDED" and ran == sorted(wanted), run)
+    return Seen(
+        f"{ended}; ran: {', '.join(ran) or 'nothing'}", ended.state == "SUCCEEDED" and ran == sorted(wanted), run
+    )
 
 
 def _at_work(bench: Bench, run: str) -> Pod | Ended:

@@ -69,9 +69,12 @@ def reaching(cluster: Reader | None, namespace: str, context: str | None = None)
             yield f"as the pods do ({endpoint or 'AWS'})"
             return
         port = urlsplit(endpoint).port or (443 if endpoint.startswith("https") else 80)
-        with _forwarded(service[1], service[2] or namespace, port, context) as local:
-            with _environment({"AWS_ENDPOINT_URL": f"{urlsplit(endpoint).scheme}://127.0.0.1:{local}"}):
-                yield f"by port-forward to service {service[1]} in {service[2] or namespace}"
+        place = service[2] or namespace
+        with (
+            _forwarded(service[1], place, port, context) as local,
+            _environment({"AWS_ENDPOINT_URL": f"{urlsplit(endpoint).scheme}://127.0.0.1:{local}"}),
+        ):
+            yield f"by port-forward to service {service[1]} in {place}"
 
 
 def require_writable(prefix: str) -> None:

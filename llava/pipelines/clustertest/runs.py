@@ -125,7 +125,10 @@ class Runs:
 
     def has_checkpoint(self, run: str) -> bool | None:
         """True as soon as a complete checkpoint of the run lies in the store; None before."""
-        return any("/checkpoints/step-" in place and place.endswith("/manifest.json") for place in self._files(run)) or None
+        return (
+            any("/checkpoints/step-" in place and place.endswith("/manifest.json") for place in self._files(run))
+            or None
+        )
 
     def remove(self, say: Callable[[str], None]) -> list[str]:
         """Delete every run with its pods, and the experiment; returns what could not be deleted.
@@ -161,7 +164,9 @@ class Runs:
 
     def _files(self, run: str) -> list[str]:
         return [
-            storage.join(folder, file.path) for folder in run_folders(self.root, run) for file in storage.list_files(folder)
+            storage.join(folder, file.path)
+            for folder in run_folders(self.root, run)
+            for file in storage.list_files(folder)
         ]
 
     def _ended(self, run: str) -> Ended | None:

@@ -76,7 +76,9 @@ def table(rows: Sequence[Row]) -> str:
         *((row.verdict, row.probe, row.expected, row.seen, f"{row.seconds:.0f}", row.link or "-") for row in rows),
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 @contextmanager
