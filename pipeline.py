@@ -58,8 +58,8 @@ def build(name: str, options: ClusterOptions = ClusterOptions(), images: Optiona
         for (producer, output), parameter in plan.imports.items():
             kind = ARTIFACTS[_kind(load_stage(producer), output)]
             # reimport=False: the same URI is the same artifact, so what follows can come from the cache.
+            # Without a display name: the backend records an importer under it and looks for the task's key (kfp 2.17).
             imported = dsl.importer(artifact_uri=given[parameter], artifact_class=kind, reimport=False)
-            imported.set_display_name(f"{producer}: {output}")
             made[producer, output] = imported.output
         for stage in plan.stages:
             settings = {

@@ -29,13 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from llava.expansion.asking.budget import Budget
-from llava.expansion.asking.dispatch import Dispatcher, Limits
+from llava.expansion.asking.dispatch import Dispatcher
 from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.prices import FREE
-from llava.expansion.asking.teaching import form_check
 from llava.expansion.asking.token_counts import TokenCounter
 from llava.expansion.estimate import make_plan
 from llava.expansion.gates import Panel
+from llava.expansion.gates.form_check import form_check
 from llava.expansion.job import Job, open_job
 from llava.expansion.recipe.requests import Request
 from llava.expansion.rows.building import RowOptions, build_rows
@@ -90,7 +91,7 @@ def synthesise(folder: Path, images: int = IMAGES, captions: int = CAPTIONS, box
     rng = random.Random(0)
     ids = [k * 4 + 9 for k in range(images)]
     sizes = [rng.choice(((640, 480), (480, 640), (640, 427), (500, 375))) for _ in ids]
-    images = [
+    listed = [
         {
             "license": 3, "file_name": f"{id_:012d}.jpg", "coco_url": f"http://images.cocodataset.org/train2017/{id_:012d}.jpg",
             "height": height, "width": width, "date_captured": "2013-11-14 11:18:45",
@@ -119,8 +120,8 @@ def synthesise(folder: Path, images: int = IMAGES, captions: int = CAPTIONS, box
             }  # fmt: skip
 
     categories = [{"supercategory": "thing", "id": k + 1, "name": name} for k, name in enumerate(COCO)]
-    _write(folder / "captions_train2017.json", images, caption_rows(), None)
-    _write(folder / "instances_train2017.json", images, box_rows(), categories)
+    _write(folder / "captions_train2017.json", listed, caption_rows(), None)
+    _write(folder / "instances_train2017.json", listed, box_rows(), categories)
 
 
 def _write(path: Path, images: list[Any], rows: Iterator[Any], categories: list[Any] | None) -> None:

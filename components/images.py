@@ -13,7 +13,7 @@ def image_of(stage: str, lock: Path = LOCK) -> str:
         FileNotFoundError: there is no lock file.
         KeyError: the lock names no image for the stage.
     """
-    return json.loads(lock.read_text())["stages"][stage]
+    return str(json.loads(lock.read_text())["stages"][stage])
 
 
 def is_pinned(reference: str) -> bool:

@@ -47,3 +47,18 @@ class RowError(DataError):
 
 class StorageError(UserError):
     """Bytes could not be read or written: absent, forbidden, or the store did not answer before the deadline."""
+
+
+class TransientError(UserError):
+    """Nobody's mistake, and perhaps gone on another try: a store or service that was away, a lost process or node.
+
+    On a cluster the stage is started again after one, from its last checkpoint (`llava.stages.restarts`).
+    """
+
+
+class StoreAwayError(StorageError, TransientError):
+    """The store did not answer, or kept answering that it cannot, until the deadline."""
+
+
+class StoppedError(UserError):
+    """Somebody asked for the end (SIGTERM, Ctrl-C, a job deleted by hand). Checkpoints are complete."""

@@ -8,6 +8,8 @@ from where the launcher uploads them. A local run has no launcher (`LLAVA_NO_LAU
 
 Beside its artifacts every execution leaves `llava-outputs.json` (`OutputRecord`): with it a later run finds the
 artifacts of an earlier one.
+
+On a cluster the stage itself is a child of this program, started again where that is right (`llava.stages.restarts`).
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llava import storage
 from llava.config import validate
-from llava.errors import SettingsError, UserError
+from llava.errors import SettingsError, TransientError, UserError
 from llava.processes import die_with_parent, yield_idle_cores
+from llava.stages import restarts
 from llava.stages.finite import finite, finite_metrics
+from llava.stages.remembered import note_uri, raise_remembered, remember
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form
 
 RECORD_NAME = "llava-outputs.json"
@@ -129,11 +133,21 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}))
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
+    note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
     start = time.monotonic()
-    result = stage.run(settings, input_places, output_places)
+    if _no_launcher():  # a person is watching, who may have put right what stands behind a setting
+        result = stage.run(settings, input_places, output_places)
+    else:
+        raise_remembered(note)
+        try:
+            result = stage.run(settings, input_places, output_places)
+        except UserError as error:
+            remember(note, stage.name, error)
+            raise
     seconds = time.monotonic() - start
 
-    metrics = finite_metrics(stage.name, {**result.metrics, "stage_seconds": round(seconds, 3)})
+    told = {"stage_seconds": round(seconds, 3), "restarts": float(len(restarts.reasons_so_far()))}
+    metrics = finite_metrics(stage.name, {**result.metrics, **told})
 
     written: dict[str, Any] = {}
     for name, info in stage.outputs.model_fields.items():
@@ -160,16 +174,29 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     return StageResult(metrics=metrics, metadata=result.metadata)
 
 
+def output_folder(output_uris: dict[str, str]) -> str:
+    """The folder that the artifacts of an execution share."""
+    return next(iter(output_uris.values())).rstrip("/").rpartition("/")[0]
+
+
 def record_uri(output_uris: dict[str, str]) -> str:
-    """Where the record of an execution stands: beside its artifacts, which share one folder."""
-    first = next(iter(output_uris.values()))
-    return storage.join(first.rstrip("/").rpartition("/")[0], RECORD_NAME)
+    """Where the record of an execution stands: beside its artifacts."""
+    return storage.join(output_folder(output_uris), RECORD_NAME)
 
 
 def guarded(name: str, work: Callable[[], object]) -> int:
-    """Call `work` as a program does: 0, or 2 after a message for the user, or 1 after a traceback."""
+    """Call `work` as a program does: 0, or 2 after a message for the user, or 1 after a traceback.
+
+    What is worth another try is left to the process that supervises this one, where one does.
+    """
     try:
         work()
+    except TransientError as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        if not restarts.is_supervised():
+            return USER_ERROR_EXIT
+        restarts.leave_reason(str(error))
+        return restarts.TRANSIENT_EXIT
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         return USER_ERROR_EXIT
@@ -189,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow puts for {{$}}")
     arguments = parser.parse_args(argv)
     yield_idle_cores()
-    if _no_launcher():
+    if _no_launcher() or restarts.is_supervised():
         die_with_parent()
     # Progress is told by telemetry; a hub's bars only fill a pod's log.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -211,5 +238,13 @@ def _no_launcher() -> bool:
     return os.environ.get("LLAVA_NO_LAUNCHER", "") == "1"
 
 
+def program(module: str = "llava.executor") -> int:
+    """What `python -m <module>` does: the stage at once in a local run, under a supervising process on a cluster."""
+    if _no_launcher() or restarts.is_supervised():
+        return main()
+    pauses = restarts.Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
+    return restarts.supervise([sys.executable, "-m", module, *sys.argv[1:]], pauses=pauses)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

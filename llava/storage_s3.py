@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlparse
 
-from llava.errors import StorageError
+from llava.errors import StorageError, StoreAwayError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -219,6 +219,6 @@ def _call(uri: str, call: Callable[[], T]) -> T:
         except (BotoCoreError, OSError, S3UploadFailedError) as error:
             cause = error
         if time.monotonic() + pause > deadline:
-            raise StorageError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
+            raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
         time.sleep(pause * (0.5 + random.random() / 2))
         pause = min(pause * 2, 10.0)

@@ -88,7 +88,7 @@ class RowEncoder:
             raise SettingsError(f"tokenizer: {image_token!r} is not one of its added tokens; build the processor first")
         self.image_token_id = int(added[image_token])
         # A copy: the caller's calls with padding or truncation change the tokenizer they share.
-        self._backend: Any = copy.deepcopy(tokenizer.backend_tokenizer)  # type: ignore[attr-defined]
+        self._backend: Any = copy.deepcopy(tokenizer.backend_tokenizer)
         self._backend.no_padding()
         self._backend.no_truncation()
         self._bos = tokenizer.bos_token

@@ -44,10 +44,10 @@ def understood(answer: str, options: Sequence[str]) -> str | None:
     text = answer.strip()
     leading = _LEADING.match(text)
     if leading and leading[1] in LETTERS[: len(options)] and not (leading[1] == "A" and text[1:2] == " "):
-        return leading[1]
+        return str(leading[1])
     named = {match.upper() for match in _ANYWHERE.findall(text)}
     if len(named) == 1:
-        return named.pop()
+        return str(named.pop())
     return by_text(text, options)
 
 

@@ -58,9 +58,10 @@ def packed_attention(
 
         if padded_rows and sliding_window is not None and attention_mask is not None:
             attention_mask = attention_mask & _band(query_BHTD.shape[2], sliding_window, query_BHTD.device)
-        return sdpa_attention_forward(
+        out_BTHD, _ = sdpa_attention_forward(
             module, query_BHTD, key_BGTD, value_BGTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+        return out_BTHD, None
     if query_BHTD.shape[0] != 1 or key_BGTD.shape[2] != query_BHTD.shape[2]:
         raise RuntimeError(
             f"a pack is one row without a key/value cache; got batch {query_BHTD.shape[0]}, "

@@ -100,7 +100,7 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
             raise
         cause = launch.explain(shared, 1)
         if isinstance(cause, launch.RankLost):  # which node, and why, only Kubernetes can say
-            raise TrainJobFailed(f"{error}; {cause}") from error
+            raise type(error)(f"{error}; {cause}") from error
         raise cause from error
     return validate(Result, storage.read_json(shared.result_uri), shared.result_uri)
 

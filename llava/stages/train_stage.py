@@ -15,6 +15,7 @@ from llava import storage
 from llava.config import Recipe, load_recipe
 from llava.errors import SettingsError
 from llava.manifest import Manifest, write_manifest
+from llava.stages import restarts
 from llava.stages.stage import StageResult, StageSettings
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def run_training(
             else launch.launch(job, processes)
         )
     metrics = _metrics(result, time.monotonic() - began)
+    again = [f"Started again in this pod: {reason}" for reason in restarts.reasons_so_far()]
+    result = result.model_copy(update={"warnings": [*result.warnings, *again]})
     if result.problems:
         reporting.write_problems(storage.join(checkpoints_uri, "rows-left-out.jsonl"), result.problems)
     _write_manifest(job, settings, result, metrics)

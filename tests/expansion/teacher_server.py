@@ -102,8 +102,8 @@ class Server:
         if active in ("truncated", "always_truncated"):
             text, reason = text[: len(text) // 2], "length"
         usage = {"prompt_tokens": self.usage[0], "completion_tokens": self.usage[1], "total_tokens": sum(self.usage)}
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": reason}
+        reply = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": reply, "finish_reason": reason}
         return await self.send(
             writer,
             200,

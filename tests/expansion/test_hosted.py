@@ -23,7 +23,8 @@ from llava.expansion.gates.form_check import form_check
 from llava.expansion.job import Job, open_job
 from llava.expansion.teachers.failures import redact
 from llava.expansion.teachers.hosted import HostedTeacher, failure_of
-from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from llava.stages.expand import STAGE, Inputs, Outputs
+from llava.stages.expand_settings import Settings
 from tests.expansion.serving import RunningTeacher, teacher
 
 FAULTS = {
@@ -86,7 +87,7 @@ def ask(work: Job, server: RunningTeacher, ledger: Ledger, timeout: float = 2.0,
 
 
 def answers(ledger: Ledger, work: Job) -> dict[str, tuple[str, str]]:
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for request in work.requests():
         entry = ledger.get(request.id)
         assert entry is not None, request.image.path
@@ -319,7 +320,7 @@ def run_stage(tmp_path: Path, path: Path, server: RunningTeacher, **settings: ob
         "metrics": "m",
     }
     outputs = Outputs(**{name: str(out / file) for name, file in names.items()})
-    return STAGE.run(Settings(**given), Inputs(), outputs).metrics  # type: ignore[arg-type]
+    return STAGE.run(Settings(**given), Inputs(), outputs).metrics
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from llava.expansion.rows.naive import naive_rows
 from llava.expansion.rows.regions import region_rows, written_box
 from llava.expansion.rows.row import RowFile
 from llava.expansion.sources.corpus import AnnotatedImage, Box
-from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from llava.stages.expand import STAGE, Inputs, Outputs
+from llava.stages.expand_settings import Settings
 
 IMAGES = [
     AnnotatedImage(f"{k:012d}.jpg", k, 400, 200, tuple(f"caption {n} of {k}" for n in range(5))) for k in range(50)
@@ -111,7 +112,7 @@ def test_a_mixture_weighs_limits_roots_and_shuffles(tmp_path: Path) -> None:
     generated = rows_file(tmp_path / "generated.json", "g", 40)
     rows_file(tmp_path / "gqa.json", "q", 100)
     kinds = ["detail"] * 10 + ["conversation"] * 30
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"data": "generated:conversation", "weight": 2.5},
         {"data": "generated:detail"},
         {"data": "gqa.json", "limit": 20, "image_root": "gqa/images"},

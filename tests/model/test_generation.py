@@ -59,7 +59,7 @@ def test_batched_equals_one_by_one_and_the_stock_generate(
             parameter.mul_(8 if "proj" in name else 1)
     model.generation_config.eos_token_id = 300  # an ordinary piece, so that rows end at different times
     requests = requests_of(pictures(sizes))
-    kinds = {"max_new_tokens": 12, "stop": []}
+    kinds: dict[str, Any] = {"max_new_tokens": 12, "stop": []}
     together = generate(model, processor, requests, batch_size=16, **kinds)
     assert together == generate(model, processor, requests, batch_size=1, **kinds)
     assert together == generate(model, processor, requests, batch_size=3, **kinds)

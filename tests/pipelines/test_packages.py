@@ -211,7 +211,8 @@ def test_operations_say_what_to_put_into_every_field(packages: dict[str, Path]) 
 
 @pytest.mark.parametrize("command", ["compile", "run", "parameters", "submit", "upload", "rerun"])
 def test_help_says_what_every_option_is_and_its_default(command: str) -> None:
-    (found,) = [c for name, c in typer.main.get_command(make_app(pipeline.build)).commands.items() if name == command]
+    group: Any = typer.main.get_command(make_app(pipeline.build))
+    found = group.commands[command]
     assert found.help
     for option in found.params:
         assert option.help, option.name

@@ -29,7 +29,7 @@ def result() -> Result:
         device="2 CPU threads",
         history=[record(step, grad_norm=1.0 / step, spike=step == 20) for step in range(1, 31)],
         validations=[Validation(step=15, loss=2.0), Validation(step=30, loss=1.0)],
-        samples=[Sample(step=15, answer="blue", **sample), Sample(step=30, answer="<script>red</script>", **sample)],  # type: ignore[arg-type]
+        samples=[Sample(step=15, answer="blue", **sample), Sample(step=30, answer="<script>red</script>", **sample)],
         numbers={},
         deepspeed_config={"zero_optimization": {"stage": 2}},
         warnings=["the checkpoint of step 12 cannot be used"],

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from llava import storage
-from llava.errors import DataError
+from llava.errors import DataError, RowError
 from llava.evaluation import choices, question_files, statistics
 from llava.evaluation.benchmark import Benchmark, Profile, Question, Scored
 from llava.evaluation.statistics import Interval
@@ -39,7 +39,7 @@ class MMBench(Benchmark):
                 if image in images:  # rotations may refer to another row's image
                     image = images[image]
                 if not image:
-                    raise question_files.RowError(file, index, "image", image, "a base64 image", problem="row-field")
+                    raise RowError(file, index, "image", image, "a base64 image", problem="row-field")
                 options = [row[letter] for letter in "ABCD" if (row.get(letter) or "").lower() not in ("", "nan")]
                 hint = row.get("hint") or ""
                 text = choices.ask(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llava.errors import RowError
 from llava.evaluation import question_files, statistics
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question, Scored
 from llava.evaluation.statistics import Interval
@@ -28,7 +29,7 @@ class MME(Benchmark):
             for index, row in question_files.json_lines(file):
                 label = question_files.text(file, index, row, "answer").lower()
                 if label not in ("yes", "no"):
-                    raise question_files.RowError(file, index, "answer", label, "Yes or No", problem="row-field")
+                    raise RowError(file, index, "answer", label, "Yes or No", problem="row-field")
                 image = question_files.text(file, index, row, "image")
                 kind = str(row.get("category") or image.split("/", 1)[0])
                 text = question_files.text(file, index, row, "question").removesuffix(_LONG_SUFFIX) + SHORT_ANSWER

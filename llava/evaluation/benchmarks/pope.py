@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from llava.errors import RowError
 from llava.evaluation import question_files, statistics
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question, Scored
 from llava.evaluation.statistics import Interval
@@ -31,7 +32,7 @@ class Pope(Benchmark):
             for index, row in question_files.json_lines(file):
                 label = question_files.text(file, index, row, "label").lower()
                 if label not in ("yes", "no"):
-                    raise question_files.RowError(file, index, "label", label, "yes or no", problem="row-field")
+                    raise RowError(file, index, "label", label, "yes or no", problem="row-field")
                 kind = str(row.get("category") or (found[0] if found else "all"))
                 image = question_files.text(file, index, row, "image")
                 key = f"{kind}-{question_files.text(file, index, row, 'question_id')}"
@@ -46,7 +47,7 @@ class Pope(Benchmark):
             return not any(word in ("No", "no", "not") for word in first.split(" "))
         words = re.findall(r"[a-z']+", answer.lower())
         if words and words[0] in ("yes", "no"):
-            return words[0] == "yes"
+            return bool(words[0] == "yes")
         return bool(words) and not any(word in ("no", "not", "none") or word.endswith("n't") for word in words)
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from llava.errors import RowError
 from llava.evaluation import question_files
 from llava.evaluation.benchmark import Benchmark, Profile, Question
 
@@ -31,9 +32,7 @@ class RefCOCO(Benchmark):
             for index, row in question_files.json_lines(file):
                 box, image = row.get("bbox"), question_files.text(file, index, row, "image")
                 if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
-                    raise question_files.RowError(
-                        file, index, "bbox", box, "[left, top, width, height]", problem="row-field"
-                    )
+                    raise RowError(file, index, "bbox", box, "[left, top, width, height]", problem="row-field")
                 size = (
                     float(question_files.text(file, index, row, "width")),
                     float(question_files.text(file, index, row, "height")),

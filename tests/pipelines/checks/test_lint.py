@@ -61,6 +61,14 @@ def reimport(spec: Document, platform: Document) -> None:
     spec["deploymentSpec"]["executors"]["exec-importer"]["importer"]["reimport"] = True
 
 
+def renamed_importer(spec: Document, platform: Document) -> None:
+    spec["root"]["dag"]["tasks"]["importer"]["taskInfo"]["name"] = "expand: instruct_data"
+
+
+def short_window(spec: Document, platform: Document) -> None:
+    spec["root"]["dag"]["tasks"]["finetune"]["retryPolicy"]["backoffMaxDuration"] = "1800s"
+
+
 def one_of(spec: Document, platform: Document) -> None:
     selectors = spec["root"]["dag"]["outputs"]["artifacts"]["model"]["artifactSelectors"]
     selectors.append({"producerSubtask": "importer", "outputArtifactKey": "artifact"})
@@ -115,6 +123,8 @@ TRAPS: list[tuple[str, Callable[[Document, Document], None]]] = [
     ("resources_are_strings", integer_accelerators),
     ("importers_read_root_parameters", computed_importer),
     ("importers_read_root_parameters", reimport),
+    ("importers_keep_their_key", renamed_importer),
+    ("retry_windows_hold_every_attempt", short_window),
     ("no_artifact_one_of", one_of),
     ("no_artifact_lists", artifact_list),
     ("outputs_do_not_share_a_prefix", prefix),
