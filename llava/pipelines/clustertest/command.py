@@ -82,10 +82,12 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
             raise SettingsError(f"--bucket: found {place!r}; expected s3://BUCKET/PREFIX")
         name = f"clustertest-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         prefix = storage.join(place, name)
+        names = ", ".join(each.name for each in wanted)
         typer.echo(
-            f"{service.host}, namespace {namespace}: {len(wanted)} probes ({', '.join(p.name for p in wanted)}),\n"
-            f"each one run, in experiment llava-{name};\npods of {cpu} CPU, {memory}, {accelerators} accelerators; data and "
-            f"artifacts below {prefix}, some 50 MB;\nall of it is removed at the end."
+            f"{service.host}, namespace {namespace}: {len(wanted)} probes ({names}),\n"
+            f"each one run, in experiment llava-{name};\n"
+            f"pods of {cpu} CPU, {memory}, {accelerators} accelerators;\n"
+            f"data and artifacts below {prefix}, some 50 MB; all of it is removed at the end."
         )
         for right in dict.fromkeys(lacking):
             typer.echo(f"note: no right to {right} in {namespace}: probes that need it are not run", err=True)
