@@ -103,7 +103,7 @@ class Pods(Cluster):
                 "kind": "SelfSubjectAccessReview",
                 "spec": {"resourceAttributes": attributes},
             }
-            reply = self._asking(lambda body=body: reviews.create_self_subject_access_review(body))  # type: ignore[misc]
+            reply = self._asking(lambda body=body: reviews.create_self_subject_access_review(body))
             if not reply.status.allowed:
                 found.append(right)
         return found
@@ -159,7 +159,7 @@ class Pods(Cluster):
                 )
             )  # fmt: skip
 
-        said = self._asking(execute, pod.name).strip()
+        said = str(self._asking(execute, pod.name)).strip()
         if not said.startswith("killed"):
             raise PodGone(f"pod {pod.name}: {said or 'no worker to kill'}")
         return said

@@ -205,11 +205,12 @@ class SimulatedKubeflow(KfpServer):
                     fitting.append(pod)
             return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": fitting}
         if method == "DELETE" and path.startswith(pods):
-            pod = self.pods.pop(path.rsplit("/", 1)[-1], None)
-            if pod is None or body["preconditions"]["uid"] != pod["metadata"]["uid"]:
+            gone = self.pods.get(path.rsplit("/", 1)[-1])
+            if gone is None or body["preconditions"]["uid"] != gone["metadata"]["uid"]:
                 return 404, {"message": "not found", "reason": "NotFound", "code": 404}
-            self.disturbed[pod["metadata"]["labels"]["pipeline/runid"]] = "pod"
-            return 200, pod
+            del self.pods[gone["metadata"]["name"]]
+            self.disturbed[gone["metadata"]["labels"]["pipeline/runid"]] = "pod"
+            return 200, gone
         if path in self.objects:
             return 200, self.objects[path]
         return 404, {"message": "not found", "reason": "NotFound", "code": 404}
