@@ -13,6 +13,8 @@ import typer
 
 from llava import storage
 from llava.errors import SettingsError, UserError
+from llava.pipelines.clustertest.command import add_clustertest
+from llava.pipelines.clustertest.world import MakeWorld
 from llava.pipelines.graph import STAGES, package_names
 from llava.pipelines.options import (
     Build,
@@ -45,8 +47,8 @@ HELP = (
 )
 
 
-def make_app(build: Build) -> typer.Typer:
-    """The commands over a factory of pipelines."""
+def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
+    """The commands over a factory of pipelines, and over one of small worlds for the cluster test."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 
     @app.command("compile")
@@ -129,13 +131,15 @@ def make_app(build: Build) -> typer.Typer:
             typer.echo(parameter_file(compiled))
 
     add_remote_commands(app, build)
+    if make_world:
+        add_clustertest(app, build, make_world)
     return app
 
 
-def main(build: Build, argv: list[str] | None = None) -> int:
+def main(build: Build, argv: list[str] | None = None, make_world: MakeWorld | None = None) -> int:
     """Entry point of `pipeline.py`; exit status 2 after a message for what the user can put right."""
     try:
-        make_app(build)(argv, standalone_mode=True)
+        make_app(build, make_world)(argv, standalone_mode=True)
     except UserError as error:
         typer.echo(f"pipeline: {error}", err=True)
         return 2
