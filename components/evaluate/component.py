@@ -33,7 +33,7 @@ def evaluate(
     Args:
         benchmark: world, vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, seed, refcoco or captions
         questions_uri: The benchmark's question file; several files separated by commas
-        images_uri: Folder or s3:// prefix that image paths are relative to
+        images_uri: Folder or s3:// prefix that image paths are relative to; after commas, further allowed places
         profile: How answers are read: as the original's scripts do, or with more understanding
         batch_size: Questions answered together
         max_new_tokens: Longest answer in tokens; 0: what the benchmark needs

@@ -17,6 +17,7 @@ from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply, Usage
 from llava.expansion.teachers.failures import TeacherFailure
 from llava.expansion.teachers.hosted import failure_of, read_completion
+from llava.parsing import parse_rows
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
@@ -100,7 +101,7 @@ def import_batches(
     for uri in uris:
         for _, line in json_lines.lines_of(storage.read_text(uri)):
             try:
-                data = json.loads(line)
+                data = parse_rows(line)
                 wanted[str(data["custom_id"])] = data
             except (ValueError, KeyError, TypeError):
                 imported.broken += 1

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import Field
 
 from llava import storage
 from llava.config import Strict, validate
-from llava.errors import SettingsError
 from llava.expansion.teachers.base import Usage
 
 _MILLION = 1_000_000
@@ -59,11 +56,7 @@ def load_prices(uri: str) -> PriceTable:
         SettingsError: not a price table.
     """
     source = uri or str(_bundled())
-    try:
-        data: Any = yaml.safe_load(storage.read_text(source))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{source}: not YAML: {error}") from error
-    return validate(PriceTable, data, source)
+    return validate(PriceTable, storage.read_yaml(source), source)
 
 
 def _bundled() -> Path:

@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from llava import storage
@@ -187,7 +186,4 @@ def load_expansion_recipe(name_or_uri: str) -> ExpansionRecipe:
 
 
 def _yaml(uri: str) -> Any:
-    try:
-        return yaml.safe_load(storage.read_text(uri))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{uri}: not YAML: {error}") from error
+    return storage.read_yaml(uri)
