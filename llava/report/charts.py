@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from llava.report.numbers import as_float, log_ticks, readable, ticks, widened
+from llava.report.numbers import as_float, log_ticks, ticks, widened
+from llava.written_numbers import readable
 
 WIDTH = 720
 COLOURS = 8  # --c0 .. --c7 in style.css

@@ -11,32 +11,6 @@ LARGEST = 1e300  # beyond it, and below its inverse, differences and powers of t
 _FINEST = 2.0**-40  # of a number's size: closer values cannot be told apart on an axis
 
 
-def readable(value: float | str | None) -> str:
-    """Four significant digits at most, thousands separated; text is passed through, None is a dash.
-
-    >>> readable(0.83333), readable(12345.6), readable(3.0), readable(1.2e-7), readable(1e300)
-    ('0.8333', '12,346', '3', '1.2e-07', '1e+300')
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and abs(value) < 10**15:
-        return f"{value:,}"
-    value = as_float(value)
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) >= 1e15:
-        return f"{value:.4g}"
-    if value == int(value):
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
 def as_float(value: float | None) -> float:
     """`value` as a float that can be drawn: within +-1e300, and NaN where there is none. Infinities stay."""
     if value is None:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from llava import __version__, storage
 from llava.report.charts import Bar, bar_chart, histogram, line_chart
 from llava.report.gallery import Card, gallery
-from llava.report.numbers import readable
+from llava.written_numbers import readable
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 
 from llava import storage
+from llava.config import IMAGE_TOKEN
 from llava.errors import UserError
 from llava.report import Card, Report
 from llava.training.job import Job, Problem, Result
@@ -81,7 +82,7 @@ def _samples(report: Report, job: Job, result: Result) -> None:
     cards = []
     for last in [sample for sample in result.samples if sample.step == steps[-1]]:
         answers = [s for s in result.samples if s.record_id == last.record_id]
-        lines = [last.question.replace("<image>", "").strip(), f"expected: {last.expected}"]
+        lines = [last.question.replace(IMAGE_TOKEN, "").strip(), f"expected: {last.expected}"]
         lines += [f"step {answer.step}: {answer.answer}" for answer in answers]
         cards.append(Card(_image(job, last.images), lines))
     report.gallery("What it answers", cards)
