@@ -39,7 +39,7 @@ def verified(root: Path, field: str) -> dict[str, str]:
                 what = "is missing" if found is None else f"has sha256 {found[:12]}…"
                 raise SettingsError(
                     f"{field}: {root}: {path} {what}; its manifest.json says {promised[:12]}…. The files were damaged "
-                    "or changed after they were saved: restore them, or remove manifest.json if it is a model of its own"
+                    "or changed after they were saved: restore them, or remove manifest.json if it is another model"
                 )
     return hashes
 
