@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_WORDS)}
+from llava.written_numbers import NUMBER_WORDS
+
+_NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMBER_WORDS[:11])}
 _ARTICLES = ("a", "an", "the")
 # Contractions written without their apostrophe, as the official evaluation restores them.
 _CONTRACTED = """
