@@ -36,7 +36,7 @@ from llava.expansion.asking.prices import FREE
 from llava.expansion.asking.token_counts import TokenCounter
 from llava.expansion.estimate import make_plan
 from llava.expansion.gates import Panel
-from llava.expansion.gates.form_check import form_check
+from llava.expansion.gates.form_check import form_check, gate_check
 from llava.expansion.job import Job, open_job
 from llava.expansion.recipe.requests import Request
 from llava.expansion.rows.building import RowOptions, build_rows
@@ -81,6 +81,9 @@ class InstantTeacher:
             turns += [f"Question:\nIs part {k} of it calm?\n===\nAnswer:\n{'yes' if k % 2 else 'no'}" for k in range(4)]
             text = "\n===\n".join(turns)
         return Reply(text, "stop", self.model, Usage(len(request.context) // 4 + 900, 900, len(text) // 4))
+
+    async def renew(self) -> None:
+        """It has no connections."""
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -169,6 +172,7 @@ def measure_replies(folder: Path, replies: int) -> dict[str, Any]:
             InstantTeacher(),
             ledger,
             unusable=form_check(job.recipe),
+            judged=gate_check(job.recipe, job.corpus.categories, set()),
             budget=Budget(FREE, 0, 0),
             limits=Limits(concurrency=64),
         )
@@ -177,7 +181,7 @@ def measure_replies(folder: Path, replies: int) -> dict[str, Any]:
         panel = Panel(job.recipe, job.corpus.categories, blocked=frozenset(), off=set())
         built = build_rows(
             job, ledger, panel, Sampler(12), f"{out}/instruct.json",
-            options=RowOptions(), progress=lambda done, dropped: None,
+            options=RowOptions(), unusable=form_check(job.recipe), progress=lambda done, dropped: None,
         )  # fmt: skip
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         ledger.close()

@@ -14,7 +14,7 @@ import yaml
 
 from components import FOLDERS
 from llava.stages.fields import default_of, scalar_type
-from llava.stages.stage import Stage, load_stage
+from llava.stages.stage import Stage, load_stage, uri_parameter
 
 ROOT = Path(__file__).parent
 TABLES = ("<!-- tables: begin, written by components.sync -->", "<!-- tables: end -->")
@@ -34,12 +34,11 @@ def component_source(stage: Stage) -> str:
         else:
             optional.append(f"{name}: {kind} = {_literal(default_of(info))}")
     for name, info in stage.inputs.model_fields.items():
-        kind = input_type(stage, name)
         described.append((name, info.description))
-        if info.is_required():
-            required.append(f"{name}: dsl.Input[dsl.{kind}]")
-        else:
-            optional.append(f"{name}: Optional[dsl.Input[dsl.{kind}]] = None")
+        optional.append(f"{name}: Optional[dsl.Input[dsl.{input_type(stage, name)}]] = None")
+        # What an importer brings from another bucket the launcher cannot fetch (kfp 2.17); our own storage can.
+        described.append((uri_parameter(name), f"{name} by URI, from any bucket, instead of as an artifact"))
+        optional.append(f'{uri_parameter(name)}: str = ""')
     for name, info in stage.outputs.model_fields.items():
         described.append((name, info.description))
         required.append(f"{name}: dsl.Output[dsl.{_extra(info)['kfp_type']}]")
@@ -104,8 +103,8 @@ def tables(stage: Stage) -> str:
     rows += ["", "| artifact | | type | |", "|---|---|---|---|"]
     for name, info in stage.inputs.model_fields.items():
         rows.append(
-            f"| `{name}` | {'in' if info.is_required() else 'in, optional'} "
-            f"| {input_type(stage, name)} | {_cell(info.description)} |"
+            f"| `{name}` or `{uri_parameter(name)}` | {'in' if info.is_required() else 'in, optional'} "
+            f"| {input_type(stage, name)}, or text | {_cell(info.description)} |"
         )
     for name, info in stage.outputs.model_fields.items():
         rows.append(f"| `{name}` | out | {_extra(info)['kfp_type']} | {_cell(info.description)} |")

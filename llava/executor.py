@@ -33,7 +33,7 @@ from llava.processes import die_with_parent, yield_idle_cores
 from llava.stages import restarts
 from llava.stages.finite import finite, finite_metrics
 from llava.stages.remembered import note_uri, raise_remembered, remember
-from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form
+from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
 
 RECORD_NAME = "llava-outputs.json"
 USER_ERROR_EXIT = 2
@@ -77,7 +77,8 @@ def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:
     given = {}
     for name, value in values.items():
         field = stage.settings.model_fields.get(name)
-        if value is None or name.startswith("pipelinechannel--") or (field is None and name in _REQUESTS):
+        others = _REQUESTS | {uri_parameter(slot) for slot in stage.inputs.model_fields}
+        if value is None or name.startswith("pipelinechannel--") or (field is None and name in others):
             continue
         if field is not None and field.annotation is int and isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -85,15 +86,26 @@ def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:
     return validate(stage.settings, given, f"{stage.name} settings")
 
 
-def read_inputs(stage: Stage, artifacts: dict[str, Any]) -> tuple[BaseModel, dict[str, str]]:
-    """Input artifacts as (paths or URIs for the stage, URIs for the record).
+def read_inputs(
+    stage: Stage, artifacts: dict[str, Any], values: dict[str, Any] | None = None
+) -> tuple[BaseModel, dict[str, str]]:
+    """Inputs as (paths or URIs for the stage, URIs for the record): artifacts, and those given by URI.
 
-    The launcher has already fetched inputs; its copy is used where it exists, the URI where it does not.
+    The launcher has already fetched artifacts; its copy is used where it exists, the URI where it does not.
 
     Raises:
-        SettingsError: a required input is missing.
+        SettingsError: a required input is missing, or one is given twice.
     """
     uris = {name: value["artifacts"][0]["uri"] for name, value in artifacts.items() if value.get("artifacts")}
+    for slot in stage.inputs.model_fields:
+        uri = str((values or {}).get(uri_parameter(slot)) or "").strip()
+        if uri and slot in uris:
+            raise SettingsError(
+                f"{stage.name}: {slot} comes as an artifact ({uris[slot]}) and by {uri_parameter(slot)} ({uri}); "
+                "expected one of them"
+            )
+        if uri:
+            uris[slot] = uri.rstrip("/")
     places = {}
     for name, uri in uris.items():
         local = launcher_path(uri) if storage.is_remote(uri) else None
@@ -130,7 +142,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     """
     inputs, outputs = executor_input.get("inputs", {}), executor_input["outputs"]
     settings = read_settings(stage, inputs.get("parameterValues", {}))
-    input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}))
+    input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}), inputs.get("parameterValues", {}))
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
-from llava import storage_s3
+from llava import local_files, storage_s3
 from llava.errors import StorageError
+from llava.parsing import Malformed, parse_json, parse_yaml
 from llava.storage_s3 import Tagged
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ def read_bytes(uri: str) -> bytes:
         StorageError: absent, forbidden, or the store did not answer before the deadline.
     """
     if not is_remote(uri):
-        return _local(uri, lambda path: path.read_bytes())
+        return _local(uri, local_files.read)
     return storage_s3.read(uri)
 
 
@@ -82,13 +82,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
         StorageError: as `read_bytes`, or the object ends before `start + length`.
     """
     if not is_remote(uri):
-
-        def read(path: Path) -> bytes:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read(length)
-
-        data = _local(uri, read)
+        data = _local(uri, lambda path: local_files.read(path, start, length))
     else:
         data = storage_s3.read_range(uri, start, length)
     if len(data) != length:
@@ -105,20 +99,9 @@ def write_bytes(uri: str, data: bytes) -> None:
     if not is_remote(uri):
 
         def write(path: Path) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            local_files.replace(path, lambda file: file.write(data))
 
-        _local(uri, write)
+        _local(uri, write, need=len(data))
         return
     storage_s3.write(uri, data)
 
@@ -170,9 +153,21 @@ def read_json(uri: str) -> Any:
         StorageError: as `read_bytes`, or the content is not JSON; the message gives line and column.
     """
     try:
-        return json.loads(read_bytes(uri))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"{uri}: not JSON: {error}") from error
+        return parse_json(read_bytes(uri), most_bytes=None)
+    except Malformed as error:
+        raise StorageError(f"{uri}: {error}") from error
+
+
+def read_yaml(uri: str) -> Any:
+    """Parse YAML, strictly (see `llava.parsing`).
+
+    Raises:
+        StorageError: as `read_text`, or the content is not YAML of the kind that is read.
+    """
+    try:
+        return parse_yaml(read_text(uri))
+    except Malformed as error:
+        raise StorageError(f"{uri}: {error}") from error
 
 
 def write_json(uri: str, value: Any, *, indent: int | None = 2) -> None:
@@ -199,7 +194,7 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     """All files below `uri`, sorted by path; nothing when the folder does not exist."""
     if not is_remote(uri):
         root = local_path(uri)
-        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        for path in sorted(p for p in root.rglob("*") if p.is_file() and not local_files.is_temporary(p)):
             yield FileInfo(path.relative_to(root).as_posix(), path.stat().st_size)
         return
     for name, length in storage_s3.list_objects(uri):
@@ -227,16 +222,7 @@ def upload(local: Path, uri: str) -> None:
         StorageError: as `write_bytes`.
     """
     if not is_remote(uri):
-        target = local_path(uri)
-        if local.resolve() == target.resolve():
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if local.is_dir():
-            shutil.copytree(local, target, dirs_exist_ok=True)
-            # copytree also copies the mode, and temporary folders are their owner's alone.
-            target.chmod(0o777 & ~_umask())
-        else:
-            shutil.copy2(local, target)
+        _local(uri, lambda target: local_files.copy(local, target), need=_bytes_below(local))
         return
 
     if local.is_file():
@@ -257,11 +243,7 @@ def download(uri: str, local: Path) -> None:
         source = local_path(uri)
         if not source.exists():
             raise StorageError(f"{uri}: no such file or folder")
-        local.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, local, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source, local)
+        _local(str(local), lambda target: local_files.copy(source, target), need=_bytes_below(source))
         return
 
     files = list(list_files(uri))
@@ -271,7 +253,8 @@ def download(uri: str, local: Path) -> None:
         storage_s3.download(uri, local)
         return
     with ThreadPoolExecutor(_TRANSFER_THREADS) as pool:
-        list(pool.map(lambda item: storage_s3.download(join(uri, item.path), local / item.path), files))
+        places = [(item, local_files.below(local, item.path)) for item in files]
+        list(pool.map(lambda pair: storage_s3.download(join(uri, pair[0].path), pair[1]), places))
 
 
 def as_local(uri: str, cache: Path | None = None) -> Path:
@@ -297,23 +280,22 @@ def _process_cache() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="llava-cache-")
 
 
-@functools.cache
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def _only_remote(uri: str) -> None:
     if not is_remote(uri):
         raise StorageError(f"{uri}: conditional writes are for object stores (s3://, minio://)")
 
 
-def _local(uri: str, call: Callable[[Path], T]) -> T:
+def _local(uri: str, call: Callable[[Path], T], *, need: int = 0) -> T:
     path = local_path(uri)
     try:
         return call(path)
     except FileNotFoundError as error:
         raise storage_s3.Absent(f"{uri}: no such file") from error
     except OSError as error:
-        raise StorageError(f"{uri}: {error.strerror or error}") from error
+        raise StorageError(f"{uri}: {local_files.explain(error, path, need)}") from error
+    except ValueError as error:  # NUL, or half a surrogate pair, in a name
+        raise StorageError(f"{uri!a}: no file can have this name: {error}") from error
+
+
+def _bytes_below(path: Path) -> int:
+    return sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())

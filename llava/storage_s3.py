@@ -196,7 +196,13 @@ def _client() -> S3Client:
 
 def _call(uri: str, call: Callable[[], T]) -> T:
     from boto3.exceptions import S3UploadFailedError
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        ParamValidationError,
+        PartialCredentialsError,
+    )
 
     deadline = time.monotonic() + float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))
     pause = 0.5
@@ -216,6 +222,8 @@ def _call(uri: str, call: Callable[[], T]) -> T:
                 f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "or run under a service account that has them"
             ) from error
+        except (ParamValidationError, UnicodeError) as error:  # a name that no object can have
+            raise StorageError(f"{uri!a}: no object can have this name: {error}") from error
         except (BotoCoreError, OSError, S3UploadFailedError) as error:
             cause = error
         if time.monotonic() + pause > deadline:

@@ -21,7 +21,9 @@ import numpy as np
 
 from llava import storage
 from llava.errors import DataError, RowError
+from llava.json_lines import lines_in
 from llava.manifest import sha256
+from llava.parsing import Malformed, parse_rows
 
 IMAGE = "<image>"
 Role = Literal["human", "gpt"]
@@ -237,11 +239,11 @@ def _parse(uri: str, data: bytes) -> list[Any]:
         raise DataError(f"{uri}: empty file; expected a JSON list of rows, or one JSON object a line")
     try:
         if data.lstrip()[:1] == b"[":
-            rows = json.loads(data)
+            rows = parse_rows(data)
         else:
-            rows = [json.loads(line) for line in data.splitlines() if line.strip()]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{uri}: not JSON: {error}; expected a JSON list of rows, or one JSON object a line") from error
+            rows = [parse_rows(line) for _, line in lines_in([data])]
+    except Malformed as error:
+        raise DataError(f"{uri}: {error}; expected a JSON list of rows, or one JSON object a line") from error
     if not rows:
         raise DataError(f"{uri}: no rows; expected at least one")
     assert isinstance(rows, list)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from llava import storage
 from llava.errors import DataError, RowError
 from llava.json_lines import lines_of
+from llava.parsing import Malformed, parse_rows
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
     index = -1
     for index, (_, line) in enumerate(lines_of(storage.read_text(uri))):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_rows(line)
+        except Malformed as error:
             raise RowError(uri, index, "(line)", line, f"a JSON object ({error})", problem="row-format") from error
         if not isinstance(row, dict):
             raise RowError(uri, index, "(line)", row, "a JSON object", problem="row-format")

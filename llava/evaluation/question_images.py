@@ -17,8 +17,8 @@ _THREADS = 8
 class Images:
     """Loads images; `data:` URIs are decoded, every other reference is read below `images_uri`."""
 
-    def __init__(self, images_uri: str) -> None:
-        self._source = ImageSource(images_uri)
+    def __init__(self, images_uri: str, *, anywhere: bool = False) -> None:
+        self._source = ImageSource(images_uri, anywhere=anywhere)
 
     def load(self, reference: str) -> Image.Image:
         """One image, RGB.

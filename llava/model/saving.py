@@ -21,6 +21,7 @@ import torch
 from llava import storage
 from llava.errors import SettingsError, StorageError
 from llava.model import attention, deep_projector, projector
+from llava.model.processor_saving import save_processor
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, ProcessorMixin
@@ -69,6 +70,9 @@ def save_model(
         state_dict: whole tensors by parameter name where the model itself holds only a part (ZeRO-3).
         dtype: of the written floating-point weights; default: as they are.
         shard_bytes: largest weight file.
+
+    Raises:
+        SettingsError: the processor, reloaded from there, gives other ids or pixels than this one.
     """
     from llava.model import lora
 
@@ -77,7 +81,7 @@ def save_model(
         tensors = lora.merged_state_dict(model, state_dict)
         _write_weights(_hub_tensors(model, tensors, dtype), folder, shard_bytes)
         _write_config(model, folder, dtype)
-        processor.save_pretrained(folder)
+        save_processor(processor, folder)
         _publish(folder, uri)
 
 
@@ -100,7 +104,7 @@ def load_model(
 
     path = resolve(uri, "model")
     kind = (
-        json.loads((Path(path) / "config.json").read_text()).get("model_type")
+        storage.read_json(str(Path(path) / "config.json")).get("model_type")
         if Path(path).is_dir()
         else AutoConfig.from_pretrained(path).model_type
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -158,28 +159,32 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
         from llava.pipelines.earlier import find_run, pick
+        from llava.pipelines.lookup import look_up
 
         package = package_of(from_stage, only_stage)
         if package is None:
             raise SettingsError("give one of --from and --only")
         plan = plan_package(package)
+        if local and not root:
+            raise SettingsError("--local: give --root, the folder or URI of the earlier run's artifacts")
+        place = root or ""
         service = None if local else Service(host, namespace)
-        earlier_arguments: dict[str, Any] = {}
-        place = root
         if service is not None:
             remote = service.run(run)
-            earlier_arguments, place = dict(remote.arguments), root or remote.root
-        if not place:
-            raise SettingsError("where the earlier run lies is not known; give --root, its pipeline root")
-        earlier = find_run(place, run)
-        uris = pick(earlier, plan.imports)
+            place = root or remote.root
+            earlier, uris = look_up(
+                service, remote, plan.imports, plan.optional, root=root, namespace=namespace, context=context
+            )
+        else:
+            earlier = find_run(place, run)
+            uris = pick(earlier, plan.imports, plan.optional)
         resumed = resumed_from(earlier, plan.stages[0]) if resume else {}
 
         folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
         arguments = {
-            **carried_over(compiled, {**earlier.arguments, **earlier_arguments}),
+            **carried_over(compiled, earlier.arguments),
             **{plan.imports[source]: uri for source, uri in uris.items()},
             **resumed,
             **read_parameters(params, param),
@@ -194,7 +199,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} of {run}"
-        start(service, request, experiment=experiment, name=called, root=place, cache=cache)
+        start(service, request, experiment=experiment, name=called, root=place or None, cache=cache)
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
@@ -283,7 +288,7 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def carried_over(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+def carried_over(compiled: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an earlier run's arguments that this package has too; not what that run itself had resumed from."""
     spec = read_spec(compiled)
     declared = spec["root"]["inputDefinitions"]["parameters"]

@@ -18,6 +18,7 @@ import httpx
 
 from llava import __version__
 from llava.errors import SettingsError, UserError
+from llava.pipelines.executions import Execution, executions
 
 T = TypeVar("T")
 
@@ -113,6 +114,25 @@ class Service:
             state=str(found.state),
             arguments=dict((config and config.parameters) or {}),
         )
+
+    def executions(self, run: str) -> list[Execution]:
+        """What the stages of a run read and wrote, as far as the API knows; empty where it does not say."""
+        try:
+            found = self._asking(
+                lambda: self._client._run_api.api_client.call_api(
+                    f"/apis/v1beta1/runs/{run}",
+                    "GET",
+                    header_params={"Accept": "application/json"},
+                    auth_settings=["Bearer"],
+                    response_type="object",
+                    _return_http_data_only=True,
+                ),
+                f"run {run!r}",
+            )
+        except ServiceError:
+            return []  # a backend without its older API; the store knows too
+        runtime = (found or {}).get("pipeline_runtime") or {}
+        return executions(str(runtime.get("workflow_manifest") or ""))
 
     def url(self, run: str) -> str:
         """Where a person sees a run."""

@@ -23,7 +23,9 @@ class Settings(StageSettings):
         description="world, vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, seed, refcoco or captions",
     )
     questions_uri: str = Field(description="The benchmark's question file; several files separated by commas")
-    images_uri: str = Field("", description="Folder or s3:// prefix that image paths are relative to")
+    images_uri: str = Field(
+        "", description="Folder or s3:// prefix that image paths are relative to; after commas, further allowed places"
+    )
     profile: Literal["llava-1.5", "robust"] = Field(
         "llava-1.5",
         description="How answers are read: as the original's scripts do, or with more understanding",

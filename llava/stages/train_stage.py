@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -15,6 +14,7 @@ from llava import storage
 from llava.config import Recipe, load_recipe
 from llava.errors import SettingsError
 from llava.manifest import Manifest, write_manifest
+from llava.parsing import Malformed, parse_json
 from llava.stages import restarts
 from llava.stages.stage import StageResult, StageSettings
 
@@ -29,7 +29,11 @@ class TrainSettings(StageSettings):
         "tiny", description="Recipe: a bundled name such as llava-v1.5-7b, or path or URI of a YAML file"
     )
     overrides: str = Field("", description='Recipe fields to change, as JSON: {"finetune.max_steps": 10}')
-    images_uri: str = Field("", description="Folder or s3:// prefix that the rows' image paths are relative to")
+    images_uri: str = Field(
+        "",
+        description="Folder or s3:// prefix that the rows' image paths are relative to; after commas, further places "
+        "that absolute paths and URIs in rows may lead to",
+    )
     vision_tower: str = Field(
         "", description="CLIP vision tower instead of the recipe's: hub id, directory or s3:// URI"
     )
@@ -56,10 +60,10 @@ def read_recipe(settings: TrainSettings) -> Recipe:
         SettingsError: naming field, value and what would be right.
     """
     try:
-        changes: dict[str, Any] = json.loads(settings.overrides) if settings.overrides.strip() else {}
-    except json.JSONDecodeError as error:
+        changes: dict[str, Any] = parse_json(settings.overrides) if settings.overrides.strip() else {}
+    except Malformed as error:
         raise SettingsError(
-            f'overrides: not JSON ({error}): {settings.overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
+            f'overrides: {error}: {settings.overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
         ) from error
     if not isinstance(changes, dict):
         raise SettingsError(f"overrides: found {settings.overrides!r}; expected a JSON object of dotted fields")

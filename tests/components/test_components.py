@@ -14,7 +14,7 @@ import yaml
 from components import FOLDERS, sync
 from components.images import image_of, is_pinned
 from llava.stages.fields import default_of, scalar_type
-from llava.stages.stage import STAGE_MODULES, load_stage
+from llava.stages.stage import STAGE_MODULES, load_stage, uri_parameter
 
 TYPES = {str: "String", int: "Integer", float: "Float", bool: "Boolean"}
 
@@ -31,7 +31,8 @@ def test_every_stage_has_a_component() -> None:
 def test_settings_are_the_components_parameters(name: str) -> None:
     """By what kfp itself read from the signature: name, type, default, required or not."""
     stage, spec = load_stage(name), component(name).component_spec
-    inputs = {key: value for key, value in spec.inputs.items() if key not in stage.inputs.model_fields}
+    slots = {name for slot in stage.inputs.model_fields for name in (slot, uri_parameter(slot))}
+    inputs = {key: value for key, value in spec.inputs.items() if key not in slots}
     assert set(inputs) == set(stage.settings.model_fields)
     for setting, info in stage.settings.model_fields.items():
         declared = inputs[setting]
@@ -45,9 +46,11 @@ def test_settings_are_the_components_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_artifacts_are_the_stages(name: str) -> None:
     stage, spec = load_stage(name), component(name).component_spec
-    for slot, info in stage.inputs.model_fields.items():
+    for slot in stage.inputs.model_fields:
         assert spec.inputs[slot].type == f"system.{sync.input_type(stage, slot)}@0.0.1"
-        assert spec.inputs[slot].optional == (not info.is_required())
+        # As an artifact or by URI: which of them, and that it is one, the executor sees.
+        assert spec.inputs[slot].optional and spec.inputs[uri_parameter(slot)].default == ""
+        assert spec.inputs[uri_parameter(slot)].type == "String"
     assert {key: output.type for key, output in spec.outputs.items()} == {
         key: f"system.{info.json_schema_extra['kfp_type']}@0.0.1"  # type: ignore[index]
         for key, info in stage.outputs.model_fields.items()

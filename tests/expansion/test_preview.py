@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from llava.expansion.asking.ledger import Entry
+from llava.expansion.asking.entries import Entry
 from llava.expansion.gates import Finding
 from llava.expansion.recipe.kinds import load_expansion_recipe
 from llava.expansion.recipe.requests import all_requests

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 API = "/apis/v2beta1"
+OLDER_API = "/apis/v1beta1"
 
 
 @dataclass
@@ -22,6 +23,7 @@ class KfpServer:
     url: str = ""
     requests: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    workflows: dict[str, str] = field(default_factory=dict)  # run -> Argo's workflow, as the older API shows it
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: list[dict[str, Any]] = field(default_factory=list)
     token: str = ""
@@ -46,6 +48,11 @@ class KfpServer:
             made = {**body, "run_id": f"run-{len(self.runs) + 1}", "state": "PENDING"}
             self.runs[made["run_id"]] = made
             return 200, made
+        if found := re.fullmatch(f"{OLDER_API}/runs/(.+)", path):
+            manifest = self.workflows.get(found[1])
+            if manifest is None:
+                return 404, {"error": f"run {found[1]} not found", "code": 5}
+            return 200, {"run": {"id": found[1]}, "pipeline_runtime": {"workflow_manifest": manifest}}
         if found := re.fullmatch(r"/runs/(.+)", route[1]):
             run = self.runs.get(found[1])
             return (200, run) if run else (404, {"error": f"run {found[1]} not found", "code": 5})
