@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from llava.evaluation.ptb import words_of
 
@@ -29,7 +30,7 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     for texts in references:
         ends.append(ends[-1] + len(texts))
     split = [_grams(tokens) for tokens in words_of([*candidates, *(text for texts in references for text in texts)])]
-    counted = [split[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    counted = [split[start:end] for start, end in pairwise(ends)]
     frequency: Counter[tuple[str, ...]] = Counter()
     for sets in counted:
         frequency.update(set().union(*sets))

@@ -1,4 +1,4 @@
-"""The contraction table of the official VQA evaluation, whole: as written without (some of) its apostrophes, as restored.
+"""The contraction table of the official VQA evaluation, whole: as written without (some of) its apostrophes, restored.
 
 Its oddities are part of it: keys with capitals never match, because answers are lower case by then; `somebody'd` loses
 its apostrophe. Source: the VQA challenge's evaluation (Antol et al. 2015), which TextVQA's EvalAI processor repeats.
@@ -30,4 +30,4 @@ y'alld've y'all'd've; y'all'dve y'all'd've; youd you'd; youd've you'd've; you'dv
 youre you're; youve you've
 """
 
-CONTRACTIONS: dict[str, str] = dict(pair.split() for pair in _TABLE.split(";"))  # type: ignore[misc]
+CONTRACTIONS: dict[str, str] = dict(pair.split() for pair in _TABLE.split(";"))

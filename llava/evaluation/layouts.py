@@ -96,8 +96,8 @@ def _in_folder(folder: str, forms: Sequence[Form]) -> dict[str, str]:
         if best is None or len(found) > best[0]:
             best = (len(found), form, found)
     assert best is not None
-    _, form, found = best
-    missing = "; ".join(f"{part.paths[0]} (from {part.source})" for part in form.parts if part.key not in found)
+    _, form, there = best
+    missing = "; ".join(f"{part.paths[0]} (from {part.source})" for part in form.parts if part.key not in there)
     others = [other.name for other in forms if other is not form]
     also = f". Other forms that are read: {'; '.join(others)}" if others else ""
     raise DataError(f"{folder}: not all of {form.name} is there: missing {missing}{also}")

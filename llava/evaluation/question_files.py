@@ -51,7 +51,7 @@ def asked(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     for index, row in json_lines(uri):
         for field in ("question_id", "image", "text"):
-            text(uri, index, row, field)
+            row[field] = text(uri, index, row, field)
         yield index, row
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava.errors import DataError, RowError, SettingsError
+from llava.errors import RowError, SettingsError
 from llava.evaluation.benchmarks import BENCHMARKS, get_benchmark
 from llava.evaluation.question_images import Images, blank
 
@@ -53,7 +53,7 @@ def test_vqav2(tmp_path: Path) -> None:
     assert question.images == ("COCO_val2014_000000000042.jpg",)
     assert question.text == "What color?\nAnswer the question using a single word or phrase."
     assert (question.id, question.expected, question.kind) == ("420001", "red", "other")
-        save(tmp_path / "a.json", {"annotations": [{"question_id": 7, "answers": ["x"] * 10}]})
+    save(tmp_path / "a.json", {"annotations": [{"question_id": 7, "answers": ["x"] * 10}]})
     with pytest.raises(RowError, match=r"row 0: question_id: found '420001'; expected an id that is in"):
         get_benchmark("vqav2").read(uri)
 

@@ -1,4 +1,4 @@
-"""GQA (Hudson and Manning 2019): compositional questions with one answer each; LLaVA-1.5's figure is testdev balanced."""
+"""GQA (Hudson and Manning 2019): compositional questions, one answer each; LLaVA-1.5's figure is testdev balanced."""
 
 from __future__ import annotations
 

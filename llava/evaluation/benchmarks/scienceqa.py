@@ -1,8 +1,9 @@
 """ScienceQA (Lu et al. 2022): school questions with choices; LLaVA reports the part with images.
 
-Images are named `<id>/<file>` and stand below `images/test`. A prompt made from the official files is that of LLaVA-1.5's
-own `llava_test_CQM-A.json`: `Context: <hint>` where there is a hint, the question, the lettered choices. (The converter
-in the original's repository writes another one, with `Options: (A) ...`; the published figures are not made with it.)
+Images are named `<id>/<file>` and stand below `images/test`. A prompt made from the official files is that of
+LLaVA-1.5's own `llava_test_CQM-A.json`: `Context: <hint>` where there is a hint, the question, the lettered choices.
+(The converter in the original's repository writes another one, with `Options: (A) ...`; the question file that the
+published figures were made with does not have it.)
 """
 
 from __future__ import annotations
