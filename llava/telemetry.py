@@ -5,6 +5,7 @@ port in use or a Pushgateway that does not answer is noted on stderr, and the wo
 
 Environment:
     LLAVA_METRICS_PORT: serve `/metrics` on this port (0: any free port, see `Telemetry.port`).
+    LLAVA_METRICS_HOST: address to serve on; default this machine alone. Pods name their own.
     LLAVA_PUSHGATEWAY: push one final snapshot to this Pushgateway on `close`.
     LLAVA_RUN_LOG: append events to this file, one JSON object a line.
 """
@@ -27,9 +28,11 @@ from types import TracebackType
 from typing import Any, TextIO
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push_to_gateway, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push_to_gateway
 
+from llava import metrics_server
 from llava.errors import SettingsError
+from llava.redaction import redact, visible
 
 LINE_EVERY_S = 3.0  # on a pipe or in a pod's log: few enough lines to read
 REDRAW_EVERY_S = 0.1  # on a terminal, where one line is redrawn
@@ -146,6 +149,7 @@ class Telemetry:
         """One line a person should read: where something was written, what was skipped, what to know."""
         if not self.enabled:
             return
+        text = redact(text)
         with self._lock:
             self._write(f"{self.stage:9} {text}", redraw=False)
             self.record("note", text=text)
@@ -229,13 +233,13 @@ class Telemetry:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _serve(self, port: int) -> None:
+        host = os.environ.get("LLAVA_METRICS_HOST", "").strip() or "127.0.0.1"
         try:
-            server, thread = start_http_server(port, registry=self.registry)
+            self._server, self._server_thread = metrics_server.start(host, port, self.registry)
         except OSError as error:
-            self.note(f"no metrics on port {port}: {error.strerror or error}")
+            self.note(f"no metrics on {host}:{port}: {error.strerror or error}")
             return
-        self._server, self._server_thread = server, thread
-        self.port = int(server.server_port)
+        self.port = int(self._server.server_port)
 
     def _metric(self, name: str, kind: type[Gauge] | type[Counter] | type[Histogram]) -> Gauge | Counter | Histogram:
         with self._lock:
@@ -268,6 +272,7 @@ class Telemetry:
         return "  ".join(parts)
 
     def _write(self, line: str, *, redraw: bool) -> None:
+        line = visible(line)
         pad = " " * max(0, self._line_open - len(line))
         start = "\r" if self._line_open else ""
         self._stream.write(f"{start}{line}{pad}" + ("" if redraw else "\n"))

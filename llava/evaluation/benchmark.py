@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from llava import storage
 from llava.evaluation import layouts, statistics
 from llava.evaluation.layouts import Form
+from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
 from llava.evaluation.submission import Submission
 
@@ -109,10 +110,15 @@ class Benchmark(ABC):
     def score(self, question: Question, answer: str, profile: Profile) -> float:
         """Score of one answer, from 0 to 1."""
 
+    def headline_ratios(self, scored: Sequence[Scored], profile: Profile) -> Ratios:
+        """The headline over a set of answers, in a form that can be resampled and paired: two models are compared by
+        it, here and from predictions on disk. Default: the mean score."""
+        return Ratios.mean([item.scores[profile] for item in scored])
+
     def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
         """The benchmark's figures over a set of answers; `headline` is one of them."""
-        scores = [item.scores[profile] for item in scored]
-        return {self.headline: statistics.mean(scores, [item.question.cluster for item in scored])}
+        clusters = [item.question.cluster for item in scored]
+        return {self.headline: statistics.estimate(self.headline_ratios(scored, profile), clusters)}
 
     def by_kind(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
         """Mean score of each kind of question, in order of first appearance."""

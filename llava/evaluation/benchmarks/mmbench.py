@@ -17,6 +17,7 @@ from llava.errors import DataError, RowError
 from llava.evaluation import choices, layouts, question_files, statistics, submission
 from llava.evaluation.benchmark import OPTION_LETTER, OPTION_LETTER_CN, Benchmark, Profile, Question, Scored
 from llava.evaluation.layouts import Form, Part
+from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
 from llava.evaluation.submission import Submission
 
@@ -99,15 +100,20 @@ class MMBench(Benchmark):
             return [layouts.find(uri, self.forms)["table"]]
         return question_files.files(uri)
 
-    def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
+    def headline_ratios(self, scored: Sequence[Scored], profile: Profile) -> Ratios:
         groups: dict[str, list[float]] = {}
         for item in scored:
             groups.setdefault(item.question.cluster, []).append(item.scores[profile])
-        circular = sum(all(group) for group in groups.values())
+        share = [1 / len(groups[item.question.cluster]) for item in scored]
+        return Ratios.ratio(
+            [part * all(groups[item.question.cluster]) for part, item in zip(share, scored, strict=True)], share
+        )
+
+    def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
         clusters = [item.question.cluster for item in scored]
         return {
-            "accuracy": statistics.wilson(circular, len(groups)),
-            "accuracy_vanilla": statistics.bootstrap([item.scores[profile] for item in scored], clusters),
+            "accuracy": statistics.estimate(self.headline_ratios(scored, profile), clusters),
+            "accuracy_vanilla": statistics.mean([item.scores[profile] for item in scored], clusters),
         }
 
 

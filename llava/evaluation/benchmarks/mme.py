@@ -14,6 +14,7 @@ from llava.errors import DataError, RowError
 from llava.evaluation import layouts, mme_release, question_files, statistics
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question, Scored
 from llava.evaluation.layouts import Form, Part
+from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
 
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
@@ -106,33 +107,31 @@ class MME(Benchmark):
             said = words[0] if words and words[0] in ("yes", "no") else "other"
         return float(said == question.expected)
 
+    def headline_ratios(self, scored: Sequence[Scored], profile: Profile) -> Ratios:
+        return _total(scored, profile, cognition=False)
+
     def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
         clusters = [item.question.cluster for item in scored]
-
-        def total(chosen: Sequence[int], cognition: bool) -> float:
-            by_kind: dict[str, dict[str, list[list[float]]]] = {}
-            copies: dict[str, int] = {}
-            for k in chosen:
-                item = scored[k]
-                if (item.question.kind.lower() in COGNITION) is not cognition:
-                    continue
-                # An image drawn twice is two images: its questions come together, one draw after the other.
-                seen = copies.get(item.question.id, 0)
-                copies[item.question.id] = seen + 1
-                groups = by_kind.setdefault(item.question.kind, {}).setdefault(item.question.cluster, [])
-                while len(groups) <= seen:
-                    groups.append([])
-                groups[seen].append(item.scores[profile])
-            value = 0.0
-            for clusters_of_kind in by_kind.values():
-                pairs = [group for groups in clusters_of_kind.values() for group in groups]
-                answers = [score for pair in pairs for score in pair]
-                value += 100 * (sum(answers) / len(answers) + sum(all(pair) for pair in pairs) / len(pairs))
-            return value
-
-        figures = {
-            name: statistics.bootstrap_statistic(lambda chosen, part=part: total(list(chosen), part), clusters)  # type: ignore[misc]
-            for name, part in (("perception", False), ("cognition", True))
+        return {
+            "perception": statistics.estimate(self.headline_ratios(scored, profile), clusters),
+            "cognition": statistics.estimate(_total(scored, profile, cognition=True), clusters),
+            "accuracy": statistics.mean([item.scores[profile] for item in scored], clusters),
         }
-        figures["accuracy"] = statistics.mean([item.scores[profile] for item in scored], clusters)
-        return figures
+
+
+def _total(scored: Sequence[Scored], profile: Profile, *, cognition: bool) -> Ratios:
+    """Accuracy and accuracy+ of each subtask as ratios; an image's two questions share one unit of accuracy+."""
+    images: dict[str, list[float]] = {}
+    for item in scored:
+        images.setdefault(item.question.cluster, []).append(item.scores[profile])
+    kinds = dict.fromkeys(item.question.kind for item in scored)
+    pairs: list[tuple[list[float], list[float]]] = []
+    for kind in kinds:
+        if (kind.lower() in COGNITION) is not cognition:
+            continue
+        own = [float(item.question.kind == kind) for item in scored]
+        share = [mine / len(images[item.question.cluster]) for mine, item in zip(own, scored, strict=True)]
+        pairs.append(([mine * item.scores[profile] for mine, item in zip(own, scored, strict=True)], own))
+        both = [part * all(images[item.question.cluster]) for part, item in zip(share, scored, strict=True)]
+        pairs.append((both, share))
+    return Ratios.sum(pairs or [([0.0] * len(scored), [0.0] * len(scored))], [100.0] * max(1, len(pairs)))

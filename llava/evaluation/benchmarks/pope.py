@@ -9,13 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from llava.errors import DataError, RowError
 from llava.evaluation import layouts, question_files, statistics
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question, Scored
 from llava.evaluation.layouts import Form, Part
+from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
 
 SOURCE = "output/coco of https://github.com/AoiDragon/POPE"
@@ -97,29 +95,34 @@ class Pope(Benchmark):
     def score(self, question: Question, answer: str, profile: Profile) -> float:
         return float(self.said_yes(answer, profile) == (question.expected == "yes"))
 
+    def headline_ratios(self, scored: Sequence[Scored], profile: Profile) -> Ratios:
+        kinds = dict.fromkeys(item.question.kind for item in scored) or {"": None}
+        parts = [self._f1(scored, profile, kind) for kind in kinds]
+        return Ratios.sum(parts, [1 / len(parts)] * len(parts))
+
     def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
         clusters = [item.question.cluster for item in scored]
-        truth = np.asarray([item.question.expected == "yes" for item in scored])
-        said = np.asarray([self.said_yes(item.answer, profile) for item in scored])
         kinds = list(dict.fromkeys(item.question.kind for item in scored))
-        of_kind = np.asarray([kinds.index(item.question.kind) for item in scored])
-
-        def mean_f1(chosen: npt.NDArray[np.int64]) -> float:
-            parts = [chosen[of_kind[chosen] == k] for k in range(len(kinds))]
-            return float(np.mean([_f1(truth[part], said[part]) for part in parts if len(part)]))
-
-        figures = {"f1": statistics.bootstrap_statistic(mean_f1, clusters)}
+        figures = {"f1": statistics.estimate(self.headline_ratios(scored, profile), clusters)}
         figures["accuracy"] = statistics.mean([item.scores[profile] for item in scored], clusters)
-        figures["said_yes"] = statistics.mean([float(yes) for yes in said], clusters)
+        figures["said_yes"] = statistics.mean([float(self.said_yes(item.answer, profile)) for item in scored], clusters)
         for kind in kinds if len(kinds) > 1 else ():
-            chosen = np.flatnonzero(of_kind == kinds.index(kind))
-            value = _f1(truth[chosen], said[chosen])
-            interval = statistics.bootstrap_statistic(
-                lambda picked, chosen=chosen: _f1(truth[chosen[picked]], said[chosen[picked]]),  # type: ignore[misc]
-                [clusters[k] for k in chosen],
+            own = [item for item in scored if item.question.kind == kind]
+            figures[f"f1_{kind}"] = statistics.estimate(
+                Ratios.sum([self._f1(own, profile, kind)]), [item.question.cluster for item in own]
             )
-            figures[f"f1_{kind}"] = Interval(value, interval.low, interval.high, len(chosen))
         return figures
+
+    def _f1(self, scored: Sequence[Scored], profile: Profile, kind: str) -> tuple[list[float], list[float]]:
+        """F1 of one sampling as a ratio of sums: twice the hits by twice the hits and every error."""
+        tops, bottoms = [], []
+        for item in scored:
+            truth, said = item.question.expected == "yes", self.said_yes(item.answer, profile)
+            hit, error = truth and said, truth != said
+            counts = item.question.kind == kind
+            tops.append(2.0 * (hit and counts))
+            bottoms.append(float((2 * hit + error) * counts))
+        return tops, bottoms
 
 
 def _sampling(file: str) -> str:
@@ -132,9 +135,3 @@ def _label(file: str, index: int, row: Mapping[str, Any]) -> str:
     if label not in ("yes", "no"):
         raise RowError(file, index, "label", label, "yes or no", problem="row-field")
     return label
-
-
-def _f1(truth: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_]) -> float:
-    hits = int((truth & said).sum())
-    wrong = int((truth != said).sum())
-    return 2 * hits / (2 * hits + wrong) if hits or wrong else 0.0
