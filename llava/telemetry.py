@@ -33,6 +33,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push
 from llava import metrics_server
 from llava.errors import SettingsError
 from llava.redaction import redact, visible
+from llava.written_numbers import readable
 
 LINE_EVERY_S = 3.0  # on a pipe or in a pod's log: few enough lines to read
 REDRAW_EVERY_S = 0.1  # on a terminal, where one line is redrawn
@@ -257,18 +258,18 @@ class Telemetry:
     def _line(
         self, what: str, done: float, total: float | None, track: _Track, now: float, shown: dict[str, Any]
     ) -> str:
-        parts = [f"{self.stage:9} {what} {_number(done)}" + (f"/{_number(total)}" if total is not None else "")]
+        parts = [f"{self.stage:9} {what} {readable(done)}" + (f"/{readable(total)}" if total is not None else "")]
         if total:
             parts.append(f"{100 * done / total:3.0f}%")
         first_time, first_done = track.recent[0]
         rate = (done - first_done) / (now - first_time) if now > first_time and done > first_done else None
         if rate:
-            parts.append(f"{_number(rate)}/s" if rate >= 1 else f"{_number(1 / rate)} s each")
+            parts.append(f"{readable(rate)}/s" if rate >= 1 else f"{readable(1 / rate)} s each")
         if _reached(done, total):
             parts.append(f"took {_clock(now - track.started)}")
         elif rate and total is not None:
             parts.append(f"left {_clock((total - done) / rate)}")
-        parts += [f"{key} {_number(value)}" for key, value in shown.items() if value is not None]
+        parts += [f"{key} {readable(value)}" for key, value in shown.items() if value is not None]
         return "  ".join(parts)
 
     def _write(self, line: str, *, redraw: bool) -> None:
@@ -297,18 +298,6 @@ def _clock(seconds: float) -> str:
     seconds = max(0, round(seconds))
     hours, minutes = seconds // 3600, seconds // 60 % 60
     return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
-
-
-def _number(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    if not math.isfinite(value):
-        return str(value)
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if 1e-4 <= abs(value) < 1 else f"{value:.3g}"
 
 
 def _plain(value: Any) -> Any:

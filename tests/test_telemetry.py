@@ -136,7 +136,7 @@ def test_lines_in_a_log_are_few_and_complete(clock: Clock) -> None:
     assert "\r" not in out.getvalue()
     assert 5 <= len(lines) <= 7  # twelve and a half seconds at one line every three, the first and the last
     assert lines[0].split()[:3] == ["finetune", "training", "0/100"]
-    assert lines[1].split()[2:] == ["24/100", "24%", "8/s", "left", "0:10", "loss", "0.0800", "phase", "warm"]
+    assert lines[1].split()[2:] == ["24/100", "24%", "8/s", "left", "0:10", "loss", "0.08", "phase", "warm"]
     assert "100/100" in lines[-1] and "took 0:12" in lines[-1]
 
 
@@ -171,7 +171,7 @@ def test_an_unknown_total_has_no_share_and_no_end(clock: Clock) -> None:
     run.progress("rows", 1, None)
     clock.now += 4
     run.progress("rows", 9, None, cost=0.25)
-    assert out.getvalue().splitlines()[-1].split() == ["expand", "rows", "9", "2/s", "cost", "0.2500"]
+    assert out.getvalue().splitlines()[-1].split() == ["expand", "rows", "9", "2/s", "cost", "0.25"]
 
 
 def test_the_run_log_has_one_json_object_a_line(tmp_path: Path) -> None:

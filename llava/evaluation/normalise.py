@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import string
 
+from llava.written_numbers import NUMBER_WORDS
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBERS = {word: str(number) for number, word in enumerate(_WORDS)}
+_NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS[:11])}
 _NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
 
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from llava.evaluation.contractions import CONTRACTIONS
+from llava.written_numbers import NUMBER_WORDS
 
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_WORDS)}
+_NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMBER_WORDS[:11])}
 _ARTICLES = ("a", "an", "the")
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")  # the official pattern means to spare a period behind a digit as well, and does not

@@ -14,7 +14,7 @@ from llava import __version__, storage
 from llava.redaction import redact
 from llava.report.charts import Bar, bar_chart, histogram, line_chart
 from llava.report.gallery import Card, gallery
-from llava.report.numbers import readable
+from llava.written_numbers import readable
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,12 @@ class Report:
         return self._add(title, table.format(head, body))
 
     def line_chart(
-        self, title: str, series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, log_y: bool = False
+        self,
+        title: str,
+        series: Mapping[str, Sequence[tuple[float, float | None]]],
+        x: str,
+        y: str,
+        log_y: bool = False,
     ) -> Report:
         """Lines over a common x axis; values that are not finite leave a gap."""
         return self._add(title, line_chart(series, x=x, y=y, log_y=log_y))
@@ -98,7 +103,7 @@ class Report:
         """Bars, with whiskers where an interval is known; grouped by label where bars name a series."""
         return self._add(title, bar_chart(bars, y=y))
 
-    def histogram(self, title: str, values: Sequence[float], x: str) -> Report:
+    def histogram(self, title: str, values: Sequence[float | None], x: str) -> Report:
         """How values are distributed."""
         return self._add(title, histogram(values, x=x))
 

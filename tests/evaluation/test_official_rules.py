@@ -12,6 +12,7 @@ import itertools
 import math
 import random
 import re
+from functools import lru_cache
 
 import pytest
 
@@ -332,8 +333,11 @@ def official_cider(candidates: list[list[str]], references: list[list[list[str]]
     def grams(words: list[str], n: int) -> list[tuple[str, ...]]:
         return [tuple(words[k : k + n]) for k in range(len(words) - n + 1)]
 
+    every = [{gram for words in sets for n in (1, 2, 3, 4) for gram in grams(words, n)} for sets in references]
+
+    @lru_cache(None)
     def documents(gram: tuple[str, ...]) -> int:
-        return sum(any(gram in grams(words, len(gram)) for words in sets) for sets in references)
+        return sum(gram in known for known in every)
 
     scores = []
     for candidate, sets in zip(candidates, references, strict=True):

@@ -76,9 +76,9 @@ class KfpServer:
 
 
 @contextmanager
-def kfp_server() -> Iterator[KfpServer]:
-    """The server on a free port, stopped at the end."""
-    state = KfpServer()
+def kfp_server(served: KfpServer | None = None) -> Iterator[KfpServer]:
+    """The server on a free port, stopped at the end; `served` is one that does more than answer."""
+    state = served or KfpServer()
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
