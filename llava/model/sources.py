@@ -79,10 +79,36 @@ def _config(source: str, field: str) -> Any:
     from transformers import AutoConfig
 
     path = resolve(source, field)
+    if Path(path).is_dir():
+        # transformers takes much for granted: an empty file, another encoding, -1 layers (all of them dropped).
+        check_config(storage.read_json(str(Path(path) / "config.json")), f"{field}: {source}: config.json")
     try:
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SettingsError(f"{field}: {source}: its configuration cannot be read: {error}") from error
+
+
+_COUNTS = (
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size",
+    "image_size", "patch_size", "projection_dim", "max_position_embeddings", "n_layer", "n_head", "n_embd",
+)  # fmt: skip
+
+
+def check_config(config: Any, where: str) -> None:
+    """Refuse sizes that are no sizes, at any depth of a model's configuration.
+
+    Raises:
+        SettingsError: not a JSON object, or a count that is no whole number above 0.
+    """
+    if not isinstance(config, dict):
+        raise SettingsError(f"{where}: found {type(config).__name__}; expected a JSON object")
+    for name, value in config.items():
+        if name in _COUNTS and value is not None and (type(value) is not int or not 0 < value < 10**9):
+            if isinstance(value, list) and value and all(type(one) is int and 0 < one < 10**9 for one in value):
+                continue  # some towers give (height, width)
+            raise SettingsError(f"{where}: {name}: found {value!r}; expected a whole number above 0")
+        if isinstance(value, dict) and name.endswith("_config"):
+            check_config(value, f"{where}: {name}")
 
 
 def _checked(path: Path, source: str, field: str) -> Path:
