@@ -83,14 +83,10 @@ def text_config(source: str) -> PreTrainedConfig:
 def _config(source: str, field: str) -> Any:
     from transformers import AutoConfig
 
-<<<<<<< HEAD
     path = resolve(source, field, weights=False)
-=======
-    path = resolve(source, field)
     if Path(path).is_dir():
         # transformers takes much for granted: an empty file, another encoding, -1 layers (all of them dropped).
         check_config(storage.read_json(str(Path(path) / "config.json")), f"{field}: {source}: config.json")
->>>>>>> main
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
