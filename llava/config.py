@@ -17,6 +17,7 @@ from llava import storage
 from llava.errors import SettingsError
 from llava.parsing import Malformed, parse_json
 
+IMAGE_TOKEN = "<image>"  # stands in text and ids where an image goes
 M = TypeVar("M", bound=BaseModel)
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]

@@ -135,6 +135,8 @@ def run_training(
 
 def _metrics(result: Result, seconds: float) -> dict[str, float]:
     metrics = {**result.numbers, "seconds": seconds, "steps": float(result.steps)}
+    if result.resumed_from:
+        metrics["resumed_from_step"] = float(result.resumed_from)
     if result.validations:
         metrics["validation_loss"] = result.validations[-1].loss
     return metrics
