@@ -38,6 +38,7 @@ from llava.pipelines.options import (
 from llava.pipelines.package import compile_package
 from llava.pipelines.remote_commands import PACKAGES, add_remote_commands, local_folder, run_here
 from llava.pipelines.resources import ClusterOptions
+from llava.pipelines.schedule_commands import add_schedule
 
 HELP = (
     f"LLaVA's pipelines: {', '.join(STAGES)}.\n\n"
@@ -125,6 +126,7 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
             typer.echo(parameter_file(compiled))
 
     add_remote_commands(app, build)
+    add_schedule(app, build)
     if make_world:
         add_clustertest(app, build, make_world)
     return app

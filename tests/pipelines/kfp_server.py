@@ -26,6 +26,7 @@ class KfpServer:
     workflows: dict[str, str] = field(default_factory=dict)  # run -> Argo's workflow, as the older API shows it
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: list[dict[str, Any]] = field(default_factory=list)
+    schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
     token: str = ""
     refuse: tuple[int, str] | None = None
 
@@ -72,6 +73,22 @@ class KfpServer:
             }
             self.versions.append(made)
             return 200, made
+        if route == ("POST", "/recurringruns"):
+            made = {**body, "recurring_run_id": f"schedule-{len(self.schedules) + 1}"}
+            # backend/src/apiserver/server/api_converter.go: the status is what the mode asked for.
+            made["status"] = "ENABLED" if body.get("mode") == "ENABLE" else "DISABLED"
+            self.schedules[made["recurring_run_id"]] = made
+            return 200, made
+        if route == ("GET", "/recurringruns"):
+            return 200, {"recurringRuns": list(self.schedules.values())} if self.schedules else {}
+        if found := re.fullmatch(r"/recurringruns/([^:]+)(:enable|:disable)?", route[1]):
+            if found[1] not in self.schedules:
+                return 404, {"error": f"ResourceNotFoundError: Job {found[1]} not found.", "code": 5}
+            if method == "DELETE":
+                del self.schedules[found[1]]
+            elif found[2]:
+                self.schedules[found[1]]["status"] = "ENABLED" if found[2] == ":enable" else "DISABLED"
+            return 200, {}
         return 501, {"error": f"{method} {path} is not of this server"}
 
 
