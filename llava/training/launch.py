@@ -30,6 +30,7 @@ from llava.errors import (
     TransientError,
     UserError,
 )
+from llava.model.node_copies import NODE_CACHE
 from llava.processes import starter_environment, yield_idle_cores
 from llava.training.job import Failure, Job, Result
 
@@ -79,7 +80,7 @@ def launch(job: Job, processes: int) -> Result:
     with tempfile.TemporaryDirectory(prefix="llava-train-") as scratch:
         path = Path(scratch) / "job.json"
         job.write(str(path))
-        environment = _environment(job, processes)
+        environment = _environment(job, processes) | {NODE_CACHE: f"{scratch}/models"}
         process = subprocess.Popen(_command(str(path), processes), env=environment)
         with _passing_on_signals(process) as received:
             code = process.wait()
