@@ -33,7 +33,7 @@ def add_clean(app: typer.Typer) -> None:
         namespace: NamespaceOption = "kubeflow",
         context: ContextOption = None,
     ) -> None:
-        """Show, or with --delete remove, what old runs left: never of a run in progress, nor what a later run refers to."""
+        """Show what old runs left, or --delete it: never of a run in progress, nor what a later run refers to."""
         if (keep is None) == (not run):
             raise SettingsError("give one of --keep and --run")
         service = Service(host, namespace)

@@ -1,8 +1,8 @@
 """What may be deleted of old runs: checkpoints and artifacts that no later run, schedule or registry refers to.
 
 Read from three places, so that none of them has to be complete: the service (which runs there are, their states and
-parameters, what their stages read), the store (what lies below the pipeline root, and the records of executions), and the
-marker that `register` leaves beside a model.
+parameters, what their stages read), the store (what lies below the pipeline root, and the records of executions), and
+the marker that `register` leaves beside a model.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def _referred(service: Service, later: Iterable[KnownRun], parts: Iterable[Part]
             found.update(dict.fromkeys((*record.inputs.values(), *_uris(record.settings)), f"run {part.run}"))
     for schedule in schedules(service):
         config = schedule.runtime_config
-        uris = _uris(dict((config and config.parameters) or {}))
-        found.update(dict.fromkeys(uris, f"schedule {schedule.recurring_run_id}"))
+        given = _uris(dict((config and config.parameters) or {}))
+        found.update(dict.fromkeys(given, f"schedule {schedule.recurring_run_id}"))
     return found
 
 

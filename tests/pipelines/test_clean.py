@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pipeline
-from llava import storage, storage_s3
+from llava import storage, storage_clients
 from llava.errors import SettingsError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.pipelines.commands import make_app
@@ -75,7 +75,7 @@ def world(store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()
     root = f"{store.uri}/{tmp_path.name}"
     with kfp_server() as server:
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
@@ -83,7 +83,7 @@ def world(store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         storage.write_text(f"{root}/llava-full/README", "x")
         yield World(server, root)
         assert storage.exists(f"{root}/somebody-elses/file") and storage.exists(f"{root}/llava-full/README")
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()
 
 
 def clean(world: World, *arguments: str) -> None:
@@ -118,11 +118,12 @@ def test_checkpoints_only(world: World) -> None:
 def test_what_a_later_run_refers_to_stays(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     one = world.run("run-1", 1, "expand", "pretrain", "finetune")
     # By a parameter (checkpoints to resume from, in quotes inside JSON), and by what one of its stages read.
-    world.run("run-2", 2, finetune_resume_uri=one["finetune", "checkpoints"])
+    world.run("run-2", 2, finetune_resume_uri=one["finetune", "checkpoints"], expand_seed=2)
     folder = f"{world.root}/llava-full/run-2/evaluate/5a17"
     world.record(folder, "evaluate", {"model": one["finetune", "model"]}, {"metrics": f"{folder}/metrics"})
     world.server.schedules["s"] = {
-        "recurring_run_id": "s", "runtime_config": {"parameters": {"pretrain_data_uri": one["expand", "pretrain_data"]}},
+        "recurring_run_id": "s",
+        "runtime_config": {"parameters": {"pretrain_data_uri": one["expand", "pretrain_data"]}},
     }  # fmt: skip
     clean(world, "--keep", "1", "--delete", "--yes")
     assert world.left("run-1") == {"finetune/checkpoints", "finetune/model", "expand/pretrain_data"}
