@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from llava.expansion.gates.base import Sample
 from llava.expansion.gates.blocklist import numeric_id
 from llava.expansion.gates.personal import PersonalDataGate
 from llava.expansion.rows.regions import describe_boxes
 from llava.expansion.sources.corpus import AnnotatedImage, Box
-from tests.expansion.test_gates import Sample, kind, panel, sample
+from tests.expansion.test_gates import kind, panel, sample
 
 
 def about(text: str, *boxes: Box) -> Sample:
     shape = kind(text)
-    reply = shape.grammar.format([(question, answer) for question, answer in [text.split(" >> ")]])  # type: ignore[arg-type]
+    question, answer = text.split(" >> ")
+    reply = shape.grammar.format([(question, answer)])
     image = AnnotatedImage("000000000001.jpg", 1, 400, 200, ("A view of a field.",), boxes)
     return Sample(shape, image, reply, "stop", shape.grammar.parse(reply))
 
