@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from llava.evaluation import statistics
+from llava.evaluation import choices, statistics
 from llava.evaluation.benchmark import Question
 from llava.evaluation.benchmarks import get_benchmark
 from llava.evaluation.cider import cider
@@ -161,3 +161,11 @@ def test_a_bootstrap_interval_holds_95_and_not_90_in_100(bootstrap: Callable[[Se
     # The other side: 3.7 % lie at 0, so the 5th percentile is 1 and the 2.5th is 0.
     interval = bootstrap([0.0, 3.0, 3.0])
     assert (interval.value, interval.low, interval.high) == (2.0, 0.0, 3.0)
+
+
+@pytest.mark.parametrize("answer", ["E", "E. the fifth", "The answer is E."])
+def test_a_letter_beyond_the_options_is_no_answer(answer: str) -> None:
+    """ScienceQA's questions have two to five options; `eval_science_qa.py` of haotian-liu/LLaVA takes such a letter for
+    wrong, because no option has it."""
+    assert choices.stated(answer, "ABCDE") == "E"
+    assert choices.stated(answer, "ABCD") is None
