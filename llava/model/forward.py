@@ -31,7 +31,13 @@ class Batch(Protocol):
 
 
 def supervised_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """Logits (K, V) at the positions whose next token is supervised, in the model's dtype.
+    """Logits (K, V) at the positions whose next token is supervised, in the model's dtype; see `supervised_hidden`."""
+    logits_KV: torch.Tensor = model.lm_head(supervised_hidden(model, batch))
+    return logits_KV
+
+
+def supervised_hidden(model: Any, batch: Batch) -> torch.Tensor:
+    """Last hidden states (K, D) at the positions whose next token is supervised.
 
     Raises:
         ValueError: placeholders in the ids and visual tokens of the images differ in number.
@@ -57,9 +63,8 @@ def supervised_logits(model: Any, batch: Batch) -> torch.Tensor:
         use_cache=False,
         **more,
     ).last_hidden_state
-    hidden_KD = hidden_BTD.flatten(0, 1).index_select(0, batch.target_index_K)
-    logits_KV: torch.Tensor = model.lm_head(hidden_KD)
-    return logits_KV
+    hidden_KD: torch.Tensor = hidden_BTD.flatten(0, 1).index_select(0, batch.target_index_K)
+    return hidden_KD
 
 
 def merged_embeddings(model: Any, batch: Batch) -> torch.Tensor:

@@ -16,11 +16,11 @@ def make_config(recipe: TrainRecipe, world_size: int) -> dict[str, Any]:
     """
     zero: dict[str, Any] = {"stage": recipe.effective_zero_stage}
     if zero["stage"] in (1, 2):
-        zero |= {"overlap_comm": False, "contiguous_gradients": True, "reduce_scatter": True}
+        zero |= {"overlap_comm": True, "contiguous_gradients": True, "reduce_scatter": True}
     if zero["stage"] == 3:
         # Small parameters stay gathered; the prefetch bucket follows DeepSpeed's own defaults.
         zero |= {
-            "overlap_comm": False,
+            "overlap_comm": True,
             "contiguous_gradients": True,
             "stage3_gather_16bit_weights_on_model_save": False,
         }
