@@ -2,14 +2,13 @@
 
     python -m benchmarks.gpu_train --out benchmarks/results/gpu_train.json
 
-Base models have the published shapes of LLaVA-1.5 (CLIP ViT-L/14-336 and Vicuna 7B; `--size 13b`) and random weights, which
-are drawn on the GPU: no download. Rows have the lengths that `llava plan` takes for the published files, images are 640 x
-480 JPEGs decoded on the host while training runs. Every case is a process of its own: the product's loop with loader, meters
-and profiler (`benchmarks.gpu.case`), at the published batch split over its accumulated packs, timed after compiling and
-warming up. Also: batched generation beside one by one, and the ONNX export of the full-size tower. Runs with this project's
-pins and with torch 2.11 and transformers 5.17. `--size toy` tries everything in a minute without a GPU. The peer needs trl and
-datasets beside torch (`--peer`). A case that fails is written down with its error; the others run. Each result is written when
-it is there, so a run that is stopped loses nothing.
+Base models have the published shapes of LLaVA-1.5 (CLIP ViT-L/14-336 and Vicuna 7B; `--size 13b`) and random weights,
+drawn on the GPU: no download. Rows are as long as `llava plan` takes the published files' to be; images are 640 x 480
+JPEGs, decoded on the host while training runs. Every case is a process of its own: the product's loop with loader,
+meters and profiler (`benchmarks.gpu.case`), timed after compiling and warming up. Also: batched generation beside one
+by one, and the ONNX export of the full-size tower. Runs with this project's pins and with torch 2.11 and transformers
+5.17. `--size toy` tries everything in minutes without a GPU. The peer (`--peer`) needs trl and datasets beside torch. A
+case that fails is written down with its error and the others run; each result is written as soon as it is there.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def cases(size: str, memory: int) -> dict[str, dict[str, Any]]:
         packs["stage 2 LoRA"]["global_batch_size"] = 36 if large else 24
         packs["stage 2"]["global_batch_size"] = 32
     lora = {"lora": {"r": 128, "alpha": 256, "dropout": 0.05}, "zero_stage": 1}
-    whole = {"zero_stage": 1, "activation_checkpoint_every_n_layers": 1}
+    whole = {"zero_stage": 1, "activation_checkpoint_every_n_layers": 2}
     found: dict[str, dict[str, Any]] = {
         "stage 1": {"stage": "pretrain", "fields": packs["stage 1"]},
         "stage 1, compiled": {"stage": "pretrain", "fields": {**packs["stage 1"], "compile": True}},
@@ -57,6 +56,10 @@ def cases(size: str, memory: int) -> dict[str, dict[str, Any]]:
         "stage 2": {"stage": "finetune", "fields": {**packs["stage 2"], **whole}},
         "stage 2, compiled": {"stage": "finetune", "fields": {**packs["stage 2"], **whole, "compile": True}},
     }
+    if size != "toy" and memory < 160 * 2**30:
+        # 18 bytes a parameter: three quarters of the 7B's layers are what one such GPU holds.
+        for name in ("stage 2", "stage 2, compiled"):
+            found[name.replace("stage 2", "stage 2, 24 layers")] = {**found.pop(name), "layers": 24}
     for case in found.values():
         case["what"] = "train"
     tokens = 8 if size == "toy" else 64
@@ -68,7 +71,9 @@ def cases(size: str, memory: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def run_case(name: str, case: dict[str, Any], scratch: Path, steps: int, timeout: float) -> dict[str, Any]:
+def run_case(
+    name: str, case: dict[str, Any], scratch: Path, steps: int, profile: bool, timeout: float
+) -> dict[str, Any]:
     """One case in its own process; its figures, or `error` with the end of what it said."""
     folder = scratch / name.replace(" ", "-").replace(",", "")
     folder.mkdir()
@@ -81,6 +86,7 @@ def run_case(name: str, case: dict[str, Any], scratch: Path, steps: int, timeout
         "base": str(scratch),
         "out": str(folder),
         "steps": steps,
+        "profile": profile,
     }
     if case["what"] == "train":
         every = {"max_steps": steps, "log_every_steps": 1, "save_every_steps": 10**6, "loader_workers": 12}
@@ -128,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", choices=["toy", "7b", "13b"], default="7b")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--cases", default="", help="names, separated by semicolons; default: all but the peer's")
+    parser.add_argument("--profile", action="store_true", help="profile a step: where its time goes")
     parser.add_argument("--peer", action="store_true", help="trl's SFTTrainer too")
     parser.add_argument("--scratch", type=Path, help="where base models go (7B: 14 GB); default: a temporary folder")
     parser.add_argument("--seconds", type=float, default=3600, help="start no case after this many")
@@ -148,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if time.monotonic() - began > options.seconds:
                 document["results"][name] = {"error": "not started: no time left"}
             else:
-                document["results"][name] = run_case(name, known[name], scratch, options.steps, options.case_seconds)
+                document["results"][name] = run_case(
+                    name, known[name], scratch, options.steps, options.profile, options.case_seconds
+                )
             _show(name, document["results"][name])
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(document, indent=2) + "\n")
@@ -160,7 +169,8 @@ def _make_material(scratch: Path, size: str) -> int:
         "import sys, pathlib, torch; from benchmarks.gpu import material as m\n"
         "to, size = pathlib.Path(sys.argv[1]), m.size_of(sys.argv[2])\n"
         "gpu = torch.cuda.is_available()\n"
-        "m.write_base_models(to, size, torch.device('cuda' if gpu else 'cpu')); m.write_recipe(to / 'recipe.yaml', to)\n"
+        "m.write_base_models(to, size, torch.device('cuda' if gpu else 'cpu'))\n"
+        "m.write_recipe(to / 'recipe.yaml', to)\n"
         "names = m.write_images(to / 'images', size.image_side)\n"
         "[m.write_rows(to / f'{stage}.json', names, 2000, stage) for stage in ('pretrain', 'finetune')]\n"
         "print(torch.cuda.get_device_properties(0).total_memory if gpu else 0)\n"

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from demo.captions import caption, five_captions
@@ -42,8 +43,8 @@ class ClipPlan:
     heads: int = 4
     text_layers: int = 2
     projection: int = 64
-    scenes: int = 20000
-    steps: int = 1600
+    scenes: int = 40000
+    steps: int = 4000
     batch: int = 128
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -76,6 +77,20 @@ def as_seen(scene: Scene, rng: np.random.Generator, resolution: int) -> np.ndarr
     """The scene as the tower will see it, ``(H, W, 3)`` uint8: rendered, through JPEG, resized as by the processor."""
     picture = Image.open(io.BytesIO(jpeg_bytes(render(scene, rng))))
     return np.asarray(picture.resize((resolution, resolution), Image.Resampling.BICUBIC))
+
+
+class _Drawn(Dataset[np.ndarray]):
+    """Scenes as the tower will see them, each from random numbers of its own: whoever draws it, it is the same."""
+
+    def __init__(self, scenes: list[Scene], seed: int, resolution: int) -> None:
+        self.scenes, self.seed, self.resolution = scenes, seed, resolution
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, 13, index])
+        return as_seen(self.scenes[index], rng, self.resolution)
 
 
 def normalised(pixels_BHW3: torch.Tensor) -> torch.Tensor:
@@ -124,15 +139,19 @@ def build_clip(plan: ClipPlan, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
 
 
 def train_clip(
-    plan: ClipPlan, seed: int, forbidden: Collection[Signature] = (), *, device: torch.device = CPU
+    plan: ClipPlan, seed: int, forbidden: Collection[Signature] = (), *, device: torch.device = CPU, workers: int = 0
 ) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
-    """Train tokenizer and model on ``plan.scenes`` pictures, none of which shows a scene of ``forbidden``."""
+    """Train tokenizer and model on ``plan.scenes`` pictures, none of which shows a scene of ``forbidden``.
+
+    ``workers`` processes draw them.
+    """
     rng = np.random.default_rng([seed, 12])
     scenes: list[Scene] = []
     while len(scenes) < plan.scenes:
         if (scene := sample_scene(rng)).signature not in forbidden:
             scenes.append(scene)
-    pixels_NHW3 = torch.from_numpy(np.stack([as_seen(scene, rng, plan.resolution) for scene in scenes])).to(device)
+    drawn = DataLoader(_Drawn(scenes, seed, plan.resolution), batch_size=256, num_workers=workers, collate_fn=np.stack)
+    pixels_NHW3 = torch.from_numpy(np.concatenate(list(drawn))).to(device)
     tokenizer = clip_tokenizer(_vocabulary_texts())
     torch.manual_seed(seed)
     model = build_clip(plan, tokenizer).to(device)

@@ -52,12 +52,12 @@ class LanguageModelPlan:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    fact_steps: int = 850
-    dialogue_steps: int = 1900
-    batch: int = 16
+    fact_steps: int = 600
+    dialogue_steps: int = 4400
+    batch: int = 64
     turns: int = 10
     learning_rate: float = 2e-3
-    warmup: int = 50
+    warmup: int = 100
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One case of `benchmarks.gpu_train` in a process of its own: `python -m benchmarks.gpu.case REQUEST.json`.
 
-The loop is the product's own (`llava.training.loop`), with its loader, meters and profiler; only saving is left out, since a
-checkpoint of a 7B is 81 GB. The last line of stdout is the result as JSON.
+The loop is the product's own (`llava.training.loop`), with its loader, meters and profiler; only saving is left out,
+since a checkpoint of a 7B is 81 GB. The last line of stdout is the result as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-WARM_UP = 5  # compiling, allocating, the profiled step and what writing its trace delays
+WARM_UP = 3  # compiling and allocating
+PROFILED = 2  # the profiled step, and the one that waits for its trace
 
 
 def train(request: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +40,9 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
             """Nothing: see the module's text."""
 
     stage, out = request["stage"], Path(request["out"])
-    changes = {f"{stage}.{name}": value for name, value in request["fields"].items()}
+    changes: dict[str, Any] = {f"{stage}.{name}": value for name, value in request["fields"].items()}
+    if layers := request.get("layers"):
+        changes["model.language_model"] = _shallower(Path(request["base"]) / "llama", out / "llama", layers)
     job = Job(
         stage=stage,
         recipe=load_recipe(request["recipe"], changes),
@@ -74,7 +77,7 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     rehearsal._longest_step(engine, data)
     lap("rehearsal")
     rehearsed = _peak()
-    profiler = StepProfiler(1, str(out / "profile"))
+    profiler = StepProfiler(int(request["profile"]), str(out / "profile"))
     state = RunState(identity=Identity(stage=stage, recipe={}, data="", frozen="", steps=data.total_steps))
     loop = Timed(
         engine=engine,
@@ -96,7 +99,7 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     loop.run()
     lap("steps")
     meter = throughput.Throughput(model, job.recipe, stage, data.plan, device)
-    timed = state.history[WARM_UP:]
+    timed = state.history[WARM_UP + PROFILED * request["profile"] :]
     spent = sum(record.seconds or 0.0 for record in timed)
     rows = sum(len(data.plan.rows(record.step - 1)) for record in timed)
     flops = sum(meter.step_flops(record.step) for record in timed)
@@ -193,6 +196,17 @@ def onnx(request: dict[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     result = export.run(settings, export.Inputs(model=str(out / "model")), outputs)
     return {"seconds": time.monotonic() - began, **result.metrics}
+
+
+def _shallower(whole: Path, folder: Path, layers: int) -> str:
+    """The same model with its first layers only: the files are linked, the configuration names fewer."""
+    folder.mkdir()
+    for path in whole.iterdir():
+        if path.name != "config.json":
+            (folder / path.name).symlink_to(path)
+    config = json.loads((whole / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    return str(folder)
 
 
 def _allocated() -> float | None:

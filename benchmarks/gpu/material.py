@@ -114,7 +114,7 @@ def write_images(folder: Path, side: tuple[int, int]) -> list[str]:
 
 
 def write_rows(path: Path, names: list[str], count: int, stage: str) -> None:
-    """Rows of the lengths that `llava plan` takes for the published files: 24 and 256 text tokens, 22 and 128 trained."""
+    """Rows as long as `llava plan` takes the published files' to be: 24 and 256 text tokens, 22 and 128 trained."""
     rng = np.random.default_rng(1)
 
     def words(tokens: int) -> str:

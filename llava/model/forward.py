@@ -79,7 +79,11 @@ def merged_embeddings(model: Any, batch: Batch) -> torch.Tensor:
     features = torch.cat(image_features(model, batch.pixel_values_ICHW, batch.image_sizes_I2)).to(embeddings_BTD.dtype)
     placeholder_BT = batch.input_ids_BT == model.config.image_token_index
     _check_counts(placeholder_BT, features.shape[0])
-    return embeddings_BTD.masked_scatter(placeholder_BT[..., None], features)
+    # The backward pass of `masked_scatter` asks the device how many there are, and waits; sorting needs no answer.
+    at_V = placeholder_BT.flatten().logical_not().to(torch.uint8).argsort(stable=True)[: features.shape[0]]
+    if embeddings_BTD.shape[0] == 1:  # a pack: no view, which compiled layers would guard the size of
+        return embeddings_BTD.index_copy(1, at_V, features[None])
+    return embeddings_BTD.flatten(0, 1).index_copy(0, at_V, features).view_as(embeddings_BTD)
 
 
 def _zero(model: Any, pixel_values_ICHW: torch.Tensor) -> torch.Tensor:

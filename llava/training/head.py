@@ -1,9 +1,9 @@
 """The language-model head and its cross-entropy as one operation, a few positions at a time.
 
-Logits are the largest tensors of a step: K x V in the model's dtype, in fp32, and once more for their gradient; 150,000
-words and 4,000 positions are 8 GB. Here they exist for `CHUNK` positions at a time: each chunk's gradient follows from its
-own logits, so it is made at once and only the gradients of the hidden states and of the weight are kept (the idea of
-Liger's and Apple's fused cross-entropies: Hsu et al. 2024, arXiv:2410.10989; Wijmans et al. 2024, arXiv:2411.09009).
+Logits are the largest tensors of a step: K x V in the model's dtype, in fp32, and once more for their gradient;
+150,000 words and 4,000 positions are 8 GB. Here they exist for `CHUNK` positions at a time: each chunk's gradient
+follows from its own logits, so it is made at once and only the gradients of the hidden states and of the weight are
+kept (the idea of Liger's and Apple's fused cross-entropies: Hsu et al. 2024, arXiv:2410.10989; Wijmans et al. 2024, arXiv:2411.09009).
 
 Shapes: K supervised positions, D text width, V vocabulary, C positions of a chunk.
 """
@@ -23,8 +23,8 @@ CHUNK = 1024
 def install(head: nn.Linear) -> None:
     """Let `head(hidden, targets, divisor)` give the loss; `head(hidden)` stays what it is.
 
-    One call of the module whatever K is: ranks whose micro-batches differ in K must gather a partitioned weight (ZeRO-3)
-    equally often.
+    One call of the module whatever K is: ranks whose micro-batches differ in K must gather a partitioned weight
+    (ZeRO-3) equally often.
     """
     plain = head.forward
 

@@ -104,7 +104,7 @@ def _environment(job: Job, processes: int) -> dict[str, str]:
     environment["PYTHONPATH"] = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
     yield_idle_cores(environment)
     environment["TOKENIZERS_PARALLELISM"] = "false"
-    # Packs differ in size from step to step; segments that can grow keep the allocator from falling to pieces over them.
+    # Packs differ in size from step to step: segments that can grow keep the GPU's memory whole.
     environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if job.threads_per_process:
         environment["OMP_NUM_THREADS"] = str(job.threads_per_process)

@@ -1,6 +1,6 @@
 """A few steps under torch's profiler: a trace to look into, and a table of what took the time.
 
-The first steps compile and allocate, so the profile begins after them. Only rank 0 profiles: the others do the same work.
+The first steps compile and allocate, so the profile begins after them. Only rank 0 profiles: the others do the same.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ def _profile(report: Report, result: Result) -> None:
     if result.profile is None:
         return
     report.text(
-        f"Profile of {result.profile.steps} steps on rank 0, a step's average. The whole trace, for chrome://tracing or "
-        f"ui.perfetto.dev: {result.profile.trace_uri}"
+        f"Profile of {result.profile.steps} steps on rank 0, a step's average. The whole trace, for chrome://tracing "
+        f"or ui.perfetto.dev: {result.profile.trace_uri}"
     )
     report.table(
         "Where the time of a step goes",

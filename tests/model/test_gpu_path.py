@@ -76,13 +76,12 @@ def test_the_kernel_is_called_as_it_wants(
     groups: int, window: int | None, passed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, Any]] = []
-    real = attention.varlen.varlen_attn
 
     def watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *bounds: Any, **options: Any) -> Any:
         calls.append(
             {"shapes": (tuple(query.shape), tuple(key.shape), tuple(value.shape)), "longest": bounds[2:], **options}
         )
-        return real(query, key, value, *bounds, **options)
+        return torch.empty_like(query)
 
     monkeypatch.setattr(attention.varlen, "varlen_attn", watched)
     monkeypatch.setattr(attention, "_KERNEL_GROUPS_HEADS", True)
