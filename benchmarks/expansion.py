@@ -29,13 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from llava.expansion.asking.budget import Budget
-from llava.expansion.asking.dispatch import Dispatcher, Limits
+from llava.expansion.asking.dispatch import Dispatcher
 from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.prices import FREE
-from llava.expansion.asking.teaching import form_check
 from llava.expansion.asking.token_counts import TokenCounter
 from llava.expansion.estimate import make_plan
 from llava.expansion.gates import Panel
+from llava.expansion.gates.form_check import form_check, gate_check
 from llava.expansion.job import Job, open_job
 from llava.expansion.recipe.requests import Request
 from llava.expansion.rows.building import RowOptions, build_rows
@@ -81,6 +82,9 @@ class InstantTeacher:
             text = "\n===\n".join(turns)
         return Reply(text, "stop", self.model, Usage(len(request.context) // 4 + 900, 900, len(text) // 4))
 
+    async def renew(self) -> None:
+        """It has no connections."""
+
     async def close(self) -> None:
         """Nothing to close."""
 
@@ -90,7 +94,7 @@ def synthesise(folder: Path, images: int = IMAGES, captions: int = CAPTIONS, box
     rng = random.Random(0)
     ids = [k * 4 + 9 for k in range(images)]
     sizes = [rng.choice(((640, 480), (480, 640), (640, 427), (500, 375))) for _ in ids]
-    images = [
+    listed = [
         {
             "license": 3, "file_name": f"{id_:012d}.jpg", "coco_url": f"http://images.cocodataset.org/train2017/{id_:012d}.jpg",
             "height": height, "width": width, "date_captured": "2013-11-14 11:18:45",
@@ -119,8 +123,8 @@ def synthesise(folder: Path, images: int = IMAGES, captions: int = CAPTIONS, box
             }  # fmt: skip
 
     categories = [{"supercategory": "thing", "id": k + 1, "name": name} for k, name in enumerate(COCO)]
-    _write(folder / "captions_train2017.json", images, caption_rows(), None)
-    _write(folder / "instances_train2017.json", images, box_rows(), categories)
+    _write(folder / "captions_train2017.json", listed, caption_rows(), None)
+    _write(folder / "instances_train2017.json", listed, box_rows(), categories)
 
 
 def _write(path: Path, images: list[Any], rows: Iterator[Any], categories: list[Any] | None) -> None:
@@ -168,6 +172,7 @@ def measure_replies(folder: Path, replies: int) -> dict[str, Any]:
             InstantTeacher(),
             ledger,
             unusable=form_check(job.recipe),
+            judged=gate_check(job.recipe, job.corpus.categories, set()),
             budget=Budget(FREE, 0, 0),
             limits=Limits(concurrency=64),
         )
@@ -176,7 +181,7 @@ def measure_replies(folder: Path, replies: int) -> dict[str, Any]:
         panel = Panel(job.recipe, job.corpus.categories, blocked=frozenset(), off=set())
         built = build_rows(
             job, ledger, panel, Sampler(12), f"{out}/instruct.json",
-            options=RowOptions(), progress=lambda done, dropped: None,
+            options=RowOptions(), unusable=form_check(job.recipe), progress=lambda done, dropped: None,
         )  # fmt: skip
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         ledger.close()

@@ -13,9 +13,4 @@ def image_of(stage: str, lock: Path = LOCK) -> str:
         FileNotFoundError: there is no lock file.
         KeyError: the lock names no image for the stage.
     """
-    return json.loads(lock.read_text())["stages"][stage]
-
-
-def is_pinned(reference: str) -> bool:
-    """Whether a reference names content rather than a tag that can move."""
-    return "@sha256:" in reference
+    return str(json.loads(lock.read_text())["stages"][stage])

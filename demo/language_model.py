@@ -186,9 +186,10 @@ def embed(model: LlamaForCausalLM, batch: Batch, blend_id: int, pad_id: int, noi
     """
     table = model.get_input_embeddings()
     if batch.words_BPW is None:
-        return table(batch.ids_BT)
+        plain: torch.Tensor = table(batch.ids_BT)
+        return plain
     blended_BT = batch.ids_BT == blend_id
-    plain_BTD = table(batch.ids_BT.masked_fill(blended_BT, pad_id))
+    plain_BTD: torch.Tensor = table(batch.ids_BT.masked_fill(blended_BT, pad_id))
     known_BPW1 = (batch.words_BPW != pad_id).unsqueeze(-1).float()
     sums_BPD = (table(batch.words_BPW) * known_BPW1).sum(2) / known_BPW1.sum(2).sqrt()
     sums_BPD = sums_BPD + noise * table.weight.detach().std() * torch.randn_like(sums_BPD)

@@ -123,7 +123,7 @@ def _unit_outline(kind: str) -> np.ndarray:
     else:
         raise ValueError(f"unknown kind of shape {kind!r}; known: {', '.join(KINDS)}")
     low_2, high_2 = points_N2.min(axis=0), points_N2.max(axis=0)
-    return (points_N2 - (low_2 + high_2) / 2) / (high_2 - low_2).max()
+    return np.asarray((points_N2 - (low_2 + high_2) / 2) / (high_2 - low_2).max())
 
 
 _OUTLINES = {kind: _unit_outline(kind) for kind in KINDS}

@@ -7,17 +7,17 @@ a stage's settings (`llava/stages/`). Published values and their sources: `docs/
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llava import storage
 from llava.errors import SettingsError
+from llava.parsing import Malformed, parse_json
 
+IMAGE_TOKEN = "<image>"  # stands in text and ids where an image goes
 M = TypeVar("M", bound=BaseModel)
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]
@@ -212,20 +212,17 @@ def load_recipe(name_or_uri: str, overrides: str | dict[str, Any] | None = None)
         raise SettingsError(
             f"recipe: found {name_or_uri!r}; expected one of {', '.join(known)}, or the path or URI of a YAML file"
         )
-    try:
-        data = yaml.safe_load(storage.read_text(source))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{source}: not YAML: {error}") from error
+    data = storage.read_yaml(source)
     if not isinstance(data, dict):
         raise SettingsError(
             f"{source}: found {type(data).__name__}; expected a mapping with name, model, pretrain, finetune"
         )
     if isinstance(overrides, str):
         try:
-            overrides = json.loads(overrides) if overrides.strip() else None
-        except json.JSONDecodeError as error:
+            overrides = parse_json(overrides) if overrides.strip() else None
+        except Malformed as error:
             raise SettingsError(
-                f'overrides: not JSON ({error}): {overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
+                f'overrides: {error}: {overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
             ) from error
     for key, value in (overrides or {}).items():
         _set_dotted(data, key, value)
@@ -282,6 +279,11 @@ def _set_dotted(data: dict[str, Any], key: str, value: Any) -> None:
     node: Any = data
     for parent in parents:
         node = node.setdefault(parent, {}) if isinstance(node, dict) else None
-        if node is None:
+        if not isinstance(node, dict):
             raise SettingsError(f"overrides: {key!r}: {parent!r} is not a section of the recipe")
+    if isinstance(node.get(last), dict) and isinstance(value, dict):
+        # A mapping for a section changes the fields it names; the others stay the recipe's.
+        for inner, changed in value.items():
+            _set_dotted(node[last], str(inner), changed)
+        return
     node[last] = value

@@ -8,6 +8,8 @@ from where the launcher uploads them. A local run has no launcher (`LLAVA_NO_LAU
 
 Beside its artifacts every execution leaves `llava-outputs.json` (`OutputRecord`): with it a later run finds the
 artifacts of an earlier one.
+
+On a cluster the stage itself is a child of this program, started again where that is right (`llava.stages.restarts`).
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llava import storage
 from llava.config import validate
-from llava.errors import SettingsError, UserError
+from llava.errors import SettingsError, TransientError, UserError
+from llava.manifest import redacted_settings
 from llava.processes import die_with_parent, yield_idle_cores
+from llava.stages import restarts
 from llava.stages.finite import finite, finite_metrics
-from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form
+from llava.stages.remembered import note_uri, raise_remembered, remember
+from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
 
 RECORD_NAME = "llava-outputs.json"
 USER_ERROR_EXIT = 2
@@ -73,7 +78,8 @@ def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:
     given = {}
     for name, value in values.items():
         field = stage.settings.model_fields.get(name)
-        if value is None or name.startswith("pipelinechannel--") or (field is None and name in _REQUESTS):
+        others = _REQUESTS | {uri_parameter(slot) for slot in stage.inputs.model_fields}
+        if value is None or name.startswith("pipelinechannel--") or (field is None and name in others):
             continue
         if field is not None and field.annotation is int and isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -81,15 +87,26 @@ def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:
     return validate(stage.settings, given, f"{stage.name} settings")
 
 
-def read_inputs(stage: Stage, artifacts: dict[str, Any]) -> tuple[BaseModel, dict[str, str]]:
-    """Input artifacts as (paths or URIs for the stage, URIs for the record).
+def read_inputs(
+    stage: Stage, artifacts: dict[str, Any], values: dict[str, Any] | None = None
+) -> tuple[BaseModel, dict[str, str]]:
+    """Inputs as (paths or URIs for the stage, URIs for the record): artifacts, and those given by URI.
 
-    The launcher has already fetched inputs; its copy is used where it exists, the URI where it does not.
+    The launcher has already fetched artifacts; its copy is used where it exists, the URI where it does not.
 
     Raises:
-        SettingsError: a required input is missing.
+        SettingsError: a required input is missing, or one is given twice.
     """
     uris = {name: value["artifacts"][0]["uri"] for name, value in artifacts.items() if value.get("artifacts")}
+    for slot in stage.inputs.model_fields:
+        uri = str((values or {}).get(uri_parameter(slot)) or "").strip()
+        if uri and slot in uris:
+            raise SettingsError(
+                f"{stage.name}: {slot} comes as an artifact ({uris[slot]}) and by {uri_parameter(slot)} ({uri}); "
+                "expected one of them"
+            )
+        if uri:
+            uris[slot] = uri.rstrip("/")
     places = {}
     for name, uri in uris.items():
         local = launcher_path(uri) if storage.is_remote(uri) else None
@@ -126,14 +143,24 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     """
     inputs, outputs = executor_input.get("inputs", {}), executor_input["outputs"]
     settings = read_settings(stage, inputs.get("parameterValues", {}))
-    input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}))
+    input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}), inputs.get("parameterValues", {}))
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
+    note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
     start = time.monotonic()
-    result = stage.run(settings, input_places, output_places)
+    if _no_launcher():  # a person is watching, who may have put right what stands behind a setting
+        result = stage.run(settings, input_places, output_places)
+    else:
+        raise_remembered(note)
+        try:
+            result = stage.run(settings, input_places, output_places)
+        except UserError as error:
+            remember(note, stage.name, error)
+            raise
     seconds = time.monotonic() - start
 
-    metrics = finite_metrics(stage.name, {**result.metrics, "stage_seconds": round(seconds, 3)})
+    told = {"stage_seconds": round(seconds, 3), "restarts": float(len(restarts.reasons_so_far()))}
+    metrics = finite_metrics(stage.name, {**result.metrics, **told})
 
     written: dict[str, Any] = {}
     for name, info in stage.outputs.model_fields.items():
@@ -147,7 +174,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
         }
     record = OutputRecord(
         stage=stage.name,
-        settings=settings.model_dump(mode="json"),
+        settings=redacted_settings(settings.model_dump(mode="json")),
         inputs=input_uris,
         outputs=output_uris,
         metrics=metrics,
@@ -160,16 +187,29 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     return StageResult(metrics=metrics, metadata=result.metadata)
 
 
+def output_folder(output_uris: dict[str, str]) -> str:
+    """The folder that the artifacts of an execution share."""
+    return next(iter(output_uris.values())).rstrip("/").rpartition("/")[0]
+
+
 def record_uri(output_uris: dict[str, str]) -> str:
-    """Where the record of an execution stands: beside its artifacts, which share one folder."""
-    first = next(iter(output_uris.values()))
-    return storage.join(first.rstrip("/").rpartition("/")[0], RECORD_NAME)
+    """Where the record of an execution stands: beside its artifacts."""
+    return storage.join(output_folder(output_uris), RECORD_NAME)
 
 
 def guarded(name: str, work: Callable[[], object]) -> int:
-    """Call `work` as a program does: 0, or 2 after a message for the user, or 1 after a traceback."""
+    """Call `work` as a program does: 0, or 2 after a message for the user, or 1 after a traceback.
+
+    What is worth another try is left to the process that supervises this one, where one does.
+    """
     try:
         work()
+    except TransientError as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        if not restarts.is_supervised():
+            return USER_ERROR_EXIT
+        restarts.leave_reason(str(error))
+        return restarts.TRANSIENT_EXIT
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         return USER_ERROR_EXIT
@@ -189,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow puts for {{$}}")
     arguments = parser.parse_args(argv)
     yield_idle_cores()
-    if _no_launcher():
+    if _no_launcher() or restarts.is_supervised():
         die_with_parent()
     # Progress is told by telemetry; a hub's bars only fill a pod's log.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -211,5 +251,13 @@ def _no_launcher() -> bool:
     return os.environ.get("LLAVA_NO_LAUNCHER", "") == "1"
 
 
+def program(module: str = "llava.executor") -> int:
+    """What `python -m <module>` does: the stage at once in a local run, under a supervising process on a cluster."""
+    if _no_launcher() or restarts.is_supervised():
+        return main()
+    pauses = restarts.Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
+    return restarts.supervise([sys.executable, "-m", module, *sys.argv[1:]], pauses=pauses)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
-from llava import storage_s3
+from llava import local_files, storage_s3
 from llava.errors import StorageError
+from llava.parsing import Malformed, parse_json, parse_yaml
+from llava.storage_fetch import Progress, Wanted, fetch
 from llava.storage_s3 import Tagged
+from llava.storage_stream import Sink, local_sink, remote_sink
 
 T = TypeVar("T")
 _REMOTE = ("s3://", "minio://")
@@ -71,7 +74,7 @@ def read_bytes(uri: str) -> bytes:
         StorageError: absent, forbidden, or the store did not answer before the deadline.
     """
     if not is_remote(uri):
-        return _local(uri, lambda path: path.read_bytes())
+        return _local(uri, local_files.read)
     return storage_s3.read(uri)
 
 
@@ -82,18 +85,23 @@ def read_range(uri: str, start: int, length: int) -> bytes:
         StorageError: as `read_bytes`, or the object ends before `start + length`.
     """
     if not is_remote(uri):
-
-        def read(path: Path) -> bytes:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read(length)
-
-        data = _local(uri, read)
+        data = _local(uri, lambda path: local_files.read(path, start, length))
     else:
         data = storage_s3.read_range(uri, start, length)
     if len(data) != length:
         raise StorageError(f"{uri}: ends before byte {start + length}: got {len(data)} of {length} bytes from {start}")
     return data
+
+
+def read_start(uri: str, length: int) -> tuple[bytes, int]:
+    """At most the first `length` bytes, and the size of the whole file; one request to a store.
+
+    Raises:
+        StorageError: as `read_bytes`.
+    """
+    if is_remote(uri):
+        return storage_s3.read_start(uri, length)
+    return _local(uri, lambda path: (local_files.read(path, 0, length), path.stat().st_size))
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -105,20 +113,9 @@ def write_bytes(uri: str, data: bytes) -> None:
     if not is_remote(uri):
 
         def write(path: Path) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            local_files.replace(path, lambda file: file.write(data))
 
-        _local(uri, write)
+        _local(uri, write, need=len(data))
         return
     storage_s3.write(uri, data)
 
@@ -140,7 +137,7 @@ def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
     may also be this call's own success, repeated after a lost answer: read again to know.
 
     Raises:
-        StorageError: a local path (lock a file instead), or as `write_bytes`.
+        StorageError: a local path, or as `write_bytes`.
     """
     _only_remote(uri)
     return storage_s3.write_tagged(uri, data, tag)
@@ -170,9 +167,21 @@ def read_json(uri: str) -> Any:
         StorageError: as `read_bytes`, or the content is not JSON; the message gives line and column.
     """
     try:
-        return json.loads(read_bytes(uri))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"{uri}: not JSON: {error}") from error
+        return parse_json(read_bytes(uri), most_bytes=None)
+    except Malformed as error:
+        raise StorageError(f"{uri}: {error}") from error
+
+
+def read_yaml(uri: str) -> Any:
+    """Parse YAML, strictly (see `llava.parsing`).
+
+    Raises:
+        StorageError: as `read_text`, or the content is not YAML of the kind that is read.
+    """
+    try:
+        return parse_yaml(read_text(uri))
+    except Malformed as error:
+        raise StorageError(f"{uri}: {error}") from error
 
 
 def write_json(uri: str, value: Any, *, indent: int | None = 2) -> None:
@@ -199,10 +208,10 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     """All files below `uri`, sorted by path; nothing when the folder does not exist."""
     if not is_remote(uri):
         root = local_path(uri)
-        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        for path in sorted(p for p in root.rglob("*") if p.is_file() and not local_files.is_temporary(p)):
             yield FileInfo(path.relative_to(root).as_posix(), path.stat().st_size)
         return
-    for name, length in storage_s3.list_objects(uri):
+    for name, length, _ in storage_s3.list_objects(uri):
         yield FileInfo(name, length)
 
 
@@ -227,16 +236,7 @@ def upload(local: Path, uri: str) -> None:
         StorageError: as `write_bytes`.
     """
     if not is_remote(uri):
-        target = local_path(uri)
-        if local.resolve() == target.resolve():
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if local.is_dir():
-            shutil.copytree(local, target, dirs_exist_ok=True)
-            # copytree also copies the mode, and temporary folders are their owner's alone.
-            target.chmod(0o777 & ~_umask())
-        else:
-            shutil.copy2(local, target)
+        _local(uri, lambda target: local_files.copy(local, target), need=local_files.bytes_below(local))
         return
 
     if local.is_file():
@@ -247,31 +247,66 @@ def upload(local: Path, uri: str) -> None:
         list(pool.map(lambda path: storage_s3.upload(path, join(uri, path.relative_to(local).as_posix())), files))
 
 
-def download(uri: str, local: Path) -> None:
+def download(uri: str, local: Path, progress: Progress | None = None) -> None:
     """Copy a file, or a folder with everything below it, to a local path.
 
+    Args:
+        progress: called with (bytes done, bytes in all) of a remote URI.
+
     Raises:
-        StorageError: nothing stands at `uri`, or as `read_bytes`.
+        StorageError: nothing stands at `uri`, the disk is too small (found before anything is fetched), or as
+            `read_bytes`.
     """
     if not is_remote(uri):
         source = local_path(uri)
         if not source.exists():
             raise StorageError(f"{uri}: no such file or folder")
-        local.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, local, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source, local)
+        _local(str(local), lambda target: local_files.copy(source, target), need=local_files.bytes_below(source))
         return
+    wanted = [
+        Wanted(join(uri.partition("?")[0], name), local_files.below(local, name), length, tag)
+        for name, length, tag in storage_s3.list_objects(uri)
+    ]
+    if not wanted:
+        wanted = [Wanted(uri, local, *storage_s3.stat(uri))]
+    fetch(wanted, progress)
 
-    files = list(list_files(uri))
-    if not files:
-        if size(uri) is None:
-            raise StorageError(f"{uri}: no such object or folder")
-        storage_s3.download(uri, local)
+
+def download_files(uri: str, paths: Collection[str], local: Path, progress: Progress | None = None) -> None:
+    """Copy chosen files below a remote folder, as `download`.
+
+    Raises:
+        StorageError: one of them is absent (found before anything is fetched), or as `download`.
+    """
+    listed = {name: (length, tag) for name, length, tag in storage_s3.list_objects(uri)}
+    absent = sorted(path for path in paths if path not in listed)
+    if absent:
+        raise StorageError(f"{uri}: {absent[0]} is not there" + (f", nor {len(absent) - 1} more" if absent[1:] else ""))
+    fetch([Wanted(join(uri, name), local_files.below(local, name), *listed[name]) for name in paths], progress)
+
+
+@contextmanager
+def open_writer(uri: str, size: int) -> Iterator[Sink]:
+    """Write something large piece by piece, without a copy: `with open_writer(uri, size) as sink: sink.write(data)`.
+
+    The file or object appears when the block ends without an error.
+
+    Args:
+        size: about how many bytes will be written.
+
+    Raises:
+        StorageError: as `write_bytes`.
+    """
+    if is_remote(uri):
+        with remote_sink(uri, size) as sink:
+            yield sink
         return
-    with ThreadPoolExecutor(_TRANSFER_THREADS) as pool:
-        list(pool.map(lambda item: storage_s3.download(join(uri, item.path), local / item.path), files))
+    path = local_path(uri)
+    try:
+        with local_sink(path) as file:
+            yield file
+    except OSError as error:
+        raise StorageError(f"{uri}: {local_files.explain(error, path, size)}") from error
 
 
 def as_local(uri: str, cache: Path | None = None) -> Path:
@@ -297,23 +332,18 @@ def _process_cache() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="llava-cache-")
 
 
-@functools.cache
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def _only_remote(uri: str) -> None:
     if not is_remote(uri):
         raise StorageError(f"{uri}: conditional writes are for object stores (s3://, minio://)")
 
 
-def _local(uri: str, call: Callable[[Path], T]) -> T:
+def _local(uri: str, call: Callable[[Path], T], *, need: int = 0) -> T:
     path = local_path(uri)
     try:
         return call(path)
     except FileNotFoundError as error:
         raise storage_s3.Absent(f"{uri}: no such file") from error
     except OSError as error:
-        raise StorageError(f"{uri}: {error.strerror or error}") from error
+        raise StorageError(f"{uri}: {local_files.explain(error, path, need)}") from error
+    except ValueError as error:  # NUL, or half a surrogate pair, in a name
+        raise StorageError(f"{uri!a}: no file can have this name: {error}") from error

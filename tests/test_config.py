@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from llava.config import bundled_recipes, load_recipe
-from llava.errors import SettingsError, StorageError
+from llava.errors import SettingsError, StorageError, UserError
 
 MINIMAL = {
     "name": "mine",
@@ -109,7 +109,7 @@ def test_wrong_names_paths_and_texts(tmp_path: Path) -> None:
     for text, message in (("a: [", "not YAML"), ("- a", "expected a mapping"), ("", "expected a mapping")):
         path = tmp_path / "broken.yaml"
         path.write_text(text)
-        with pytest.raises(SettingsError, match=message):
+        with pytest.raises(UserError, match=message):
             load_recipe(str(path))
     with pytest.raises(SettingsError, match="overrides: not JSON"):
         load_recipe("tiny", "{finetune}")

@@ -12,7 +12,26 @@ import numpy as np
 import torch
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "demo" / "base" / "llama"
-WORDS = ["red", "green", "blue", "circle", "square", "triangle", "star", "cross", "ring", "large", "small", "top", "left", "right", "center", "bottom"]
+WORDS = tuple(
+    [
+        "red",
+        "green",
+        "blue",
+        "circle",
+        "square",
+        "triangle",
+        "star",
+        "cross",
+        "ring",
+        "large",
+        "small",
+        "top",
+        "left",
+        "right",
+        "center",
+        "bottom",
+    ]
+)
 IMAGES = 192
 
 

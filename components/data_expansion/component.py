@@ -34,6 +34,9 @@ def expand(
     request_timeout_s: float = 120.0,
     max_retries: int = 8,
     max_repairs: int = 2,
+    max_unusable: float = 0.5,
+    retry_dropped: str = "",
+    extra_body: str = "",
     ledger_uri: str = "",
     naive_form: str = "plain",
     captions_per_image: int = 1,
@@ -51,8 +54,7 @@ def expand(
     """Expand captions and boxes into rows for both training stages
 
     Args:
-        annotations_uri: COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or
-            image-caption lists (blip_laion JSON, JSON lines, CSV)
+        annotations_uri: COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or image-caption lists (blip_laion JSON, JSON lines, CSV)
         images_uri: Folder or URI that image paths start from; only the preview reads it
         image_prefix: Put before each file name in the rows, e.g. train2017
         split: Which files of an annotations folder: captions_<split>*.json
@@ -72,6 +74,9 @@ def expand(
         request_timeout_s: Seconds before a request is given up and retried
         max_retries: Retries of one request after errors that may pass
         max_repairs: Further paid attempts after a reply that cannot be used
+        max_unusable: Stop when more of the first 50 replies, or of any 50 later, give no row; 1: never
+        retry_dropped: Ask again for what was dropped by these gates (or `teacher`), comma-separated; or all
+        extra_body: Fields of each request as a JSON object, e.g. {"reasoning_effort": "low"}; null removes one
         ledger_uri: Ledger folder shared between runs; empty: beside instruct_data
         naive_form: pretrain_data: the caption alone, or with a brief question
         captions_per_image: Naive pairs per image in pretrain_data; 0: every caption

@@ -14,7 +14,6 @@ from components.images import image_of
 @dsl.container_component
 def evaluate(
     questions_uri: str,
-    model: dsl.Input[dsl.Model],
     predictions: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
@@ -26,14 +25,17 @@ def evaluate(
     blank_baseline: bool = True,
     limit: int = 0,
     max_bad_rows: float = 0.01,
+    model: Optional[dsl.Input[dsl.Model]] = None,
+    model_uri: str = "",
     projector: Optional[dsl.Input[dsl.Model]] = None,
+    projector_uri: str = "",
 ) -> dsl.ContainerSpec:
     """Answer a benchmark in batches and score it, beside two baselines
 
     Args:
         benchmark: world, vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, seed, refcoco or captions
         questions_uri: The benchmark's question file; several files separated by commas
-        images_uri: Folder or s3:// prefix that image paths are relative to
+        images_uri: Folder or s3:// prefix that image paths are relative to; after commas, further allowed places
         profile: How answers are read: as the original's scripts do, or with more understanding
         batch_size: Questions answered together
         max_new_tokens: Longest answer in tokens; 0: what the benchmark needs
@@ -41,7 +43,9 @@ def evaluate(
         limit: Ask only the first so many questions; 0: all
         max_bad_rows: Largest share of questions whose image is missing or broken
         model: The fine-tuned model: a hub directory
+        model_uri: model by URI, from any bucket, instead of as an artifact
         projector: Stage 1's projector; with it the stage-1 model is asked too
+        projector_uri: projector by URI, from any bucket, instead of as an artifact
         predictions: Answers and scores of every question, a JSON line each, one file a model
         report: Figures, bars by kind with intervals, images with questions and answers
         metrics: Accuracy with its interval, by kind, and of the baselines

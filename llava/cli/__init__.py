@@ -83,7 +83,7 @@ def _load(name: str) -> typer.Typer:
 
     # A stage may bring subcommands (`llava expand plan`) in a module of its own name.
     try:
-        group = importlib.import_module(f"llava.cli.{name}").app
+        group: typer.Typer = importlib.import_module(f"llava.cli.{name}").app
     except ModuleNotFoundError as error:
         if error.name != f"llava.cli.{name}":
             raise

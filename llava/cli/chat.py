@@ -69,7 +69,7 @@ class Conversation:
         """
         from llava.evaluation.question_images import Images
 
-        self.image = Images("").load(reference)
+        self.image = Images("", anywhere=True).load(reference)
         self.reset()
 
     def reset(self) -> None:

@@ -108,7 +108,7 @@ def pack(
     with _progress("data pack") as progress:
         index = pack_images(
             refs,
-            source.read,
+            source.read_image,
             out,
             shard_bytes=shard_mb * 1_000_000,
             threads=threads,

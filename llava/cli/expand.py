@@ -19,7 +19,7 @@ app = typer.Typer()
 # What decides which requests there are: the same flags with the same meaning as in `llava expand`.
 _JOB = (
     "annotations_uri", "split", "image_prefix", "kinds", "expansion_recipe", "teacher_model", "limit", "seed",
-    "blocklist_uri", "max_bad_rows", "ledger_uri",
+    "blocklist_uri", "max_bad_rows", "extra_body", "ledger_uri",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def plan(
             ledger.close()
     _show_counts(made)
     if price is None:
-        typer.echo(f"\nno price for {job.model!r} in the table; known: {', '.join(table.models)}")
+        typer.echo(f"\nno cost: {table.missing(job.model)}")
     else:
         as_of = f", prices of {table.as_of}" if table.as_of else ""
         typer.echo(f"\ncost in {table.currency} with {job.model}{as_of}")
@@ -76,12 +76,12 @@ def export_batch(
 ) -> None:
     """Write what the ledger lacks as provider batch files (50,000 requests and 200 MB each)."""
     from llava.expansion.asking.batch_files import export_batches
-    from llava.expansion.asking.dispatch import repaired
+    from llava.expansion.gates.form_check import form_check
 
     job = _job(settings)
     ledger = _ledger(settings.ledger_uri or f"{to.rstrip('/')}/ledger", "export-batch")
     try:
-        written = export_batches(job.requests(), ledger, to, repaired=repaired)
+        written = export_batches(job.requests(), ledger, to, form_check(job.recipe))
     finally:
         ledger.close()
     for uri, requests, size in written:
@@ -100,6 +100,7 @@ def import_batch(
     """Read batch answers into the ledger; `llava expand` with the same settings then builds the rows."""
     from llava.expansion.asking.batch_files import import_batches
     from llava.expansion.asking.prices import FREE, load_prices
+    from llava.expansion.asking.settled import still_open
     from llava.expansion.gates.form_check import form_check
     from llava.expansion.job import split_names
 
@@ -108,11 +109,12 @@ def import_batch(
     ledger = _ledger(settings.ledger_uri, "import-batch")
     try:
         found = import_batches(split_names(answers), ledger, job.requests(), form_check(job.recipe), price)
-        missing = sum(1 for request in job.requests() if request.id not in ledger)
+        missing = sum(1 for _ in still_open(job.requests(), ledger, form_check(job.recipe)))
     finally:
         ledger.close()
     typer.echo(
-        f"{found.answered:,} answered, {found.known:,} already known, {found.unusable:,} unusable (ask again), "
+        f"{found.answered:,} answered, {found.known:,} already known, {found.again:,} answered before, "
+        f"{found.unusable:,} unusable (ask again), "
         f"{found.dropped:,} dropped, {sum(found.failed.values()):,} failed, {found.foreign:,} of other jobs, "
         f"{found.broken:,} broken lines"
     )

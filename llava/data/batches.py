@@ -90,7 +90,9 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, so that copies to a GPU do not block."""
-        pinned = {f.name: v.pin_memory() for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        pinned: dict[str, Any] = {
+            f.name: v.pin_memory() for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **pinned, raw_images=tuple(_pinned(image) for image in self.raw_images))
 
 

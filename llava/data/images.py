@@ -3,14 +3,14 @@
 References:
     `coco/train2017/000000033471.jpg`: below `images_uri`. Where `llava data pack` made shards, `images_uri` is their
         folder (it holds `index.json`) and the same references are read from the shards.
-    `s3://bucket/key.jpg`, `file:///path.jpg`: as they are.
+    `s3://bucket/key.jpg`, `file:///path.jpg`, `/path.jpg`: as they are, below a root that `images_uri` names.
     `shards/00003.tar#1024+15000`: 15,000 bytes from byte 1,024 of a tar.
 Remote bytes pass through a disk cache of bounded size, shared by the threads of a process.
 """
 
 from __future__ import annotations
 
-import io
+import errno
 import os
 import re
 import threading
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llava import storage
+from llava.data.decoding import decode, header
 from llava.data.disk_cache import DiskCache
 from llava.data.image_error import ImageError
+from llava.data.references import Roots
 from llava.data.shards import INDEX_NAME, ShardIndex
 from llava.errors import SettingsError, StorageError
 
@@ -44,7 +46,8 @@ class ImageSource:
     """Reads images. Safe to call from threads; a copy sent to another process starts with an empty cache.
 
     Args:
-        images_uri: root of relative references; "" where every reference is a path or URI of its own.
+        images_uri: root of relative references, and after commas further places that may be read (see `references`).
+        anywhere: read whatever a reference names: for references that a person gave, never for those of rows.
         cache_bytes: size of the disk cache for remote images; 0 for none; None: LLAVA_IMAGE_CACHE_GB (10^9 bytes),
             default 8. Never more than half of what the disk has free.
         cache_folder: where the cache stands; default a temporary folder that goes with the process.
@@ -54,9 +57,16 @@ class ImageSource:
     """
 
     def __init__(
-        self, images_uri: str = "", *, cache_bytes: int | None = None, cache_folder: str | None = None
+        self,
+        images_uri: str = "",
+        *,
+        anywhere: bool = False,
+        cache_bytes: int | None = None,
+        cache_folder: str | None = None,
     ) -> None:
         self.images_uri = images_uri
+        self.anywhere = anywhere
+        self._roots = Roots(images_uri, anywhere=anywhere)
         self._cache_bytes = _cache_bytes_from_environment() if cache_bytes is None else cache_bytes
         self._cache_folder = cache_folder
         self._lock = threading.Lock()
@@ -99,33 +109,35 @@ class ImageSource:
         Raises:
             ImageError: as `load`.
         """
+        return header(self.read(ref), ref)
+
+    def read_image(self, ref: str) -> bytes:
+        """The file's bytes, looked at as `header` does: what is no image is never handed on.
+
+        Raises:
+            ImageError: as `header`.
+        """
         data = self.read(ref)
-        if data[:2] == b"\xff\xd8" and data.rstrip(b"\0")[-2:] == b"\xff\xd9":
-            return _size(data, ref)
-        image = decode(data, ref)
-        return image.width, image.height
+        header(data, ref)
+        return data
 
     def _place(self, ref: str) -> _Place:
-        uri = ref
-        if self.images_uri and "://" not in ref:
-            if ref.startswith("/") or ".." in ref.split("/"):
-                expected = f"a path below {self.images_uri}, or a URI"
-                raise ImageError(ref, "image-path", "leaves the images' root", expected)
-            index = self._shards()
-            if index is not None:
-                found = index.find(ref)
-                if found is None:
-                    detail = f"not in the shards' index of {self.images_uri}"
-                    raise ImageError(ref, "image-missing", detail, "one of the packed images")
-                shard, offset, size = found
-                return _Place(storage.join(self.images_uri, shard), offset, size)
-            uri = storage.join(self.images_uri, ref)
+        uri = self._roots.resolve(ref)
+        index = self._shards() if self._roots.first and "://" not in ref and not ref.startswith("/") else None
+        if index is not None:
+            found = index.find(ref)
+            if found is None:
+                detail = f"not in the shards' index of {self._roots.first}"
+                raise ImageError(ref, "image-missing", detail, "one of the packed images")
+            shard, offset, size = found
+            return _Place(storage.join(self._roots.first, shard), offset, size)
         member = _MEMBER.match(uri)
         if member:
             return _Place(member["tar"], int(member["offset"]), int(member["size"]))
         return _Place(uri)
 
     def _fetch(self, ref: str, place: _Place) -> bytes:
+        self._roots.check_links(ref, place.uri)
         try:
             if place.size is None:
                 return storage.read_bytes(place.uri)
@@ -134,12 +146,14 @@ class ImageSource:
             # A store that is down would make every row "missing": only a certain absence is the row's fault.
             if _is_absent(error, place.uri):
                 raise ImageError(ref, "image-missing", f"no image at {place.uri}", "an existing file") from error
+            if _is_the_references(error, place.uri):
+                raise ImageError(ref, "image-path", str(error), "the path or URI of an image file") from error
             raise
 
     def _shards(self) -> ShardIndex | None:
         with self._lock:
             if not self._index_read:
-                uri = storage.join(self.images_uri, INDEX_NAME)
+                uri = storage.join(self._roots.first, INDEX_NAME)
                 self._index = ShardIndex.read(uri) if storage.size(uri) is not None else None
                 self._index_read = True
             return self._index
@@ -151,10 +165,15 @@ class ImageSource:
             return self._cache
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"images_uri": self.images_uri, "cache_bytes": self._cache_bytes, "cache_folder": self._cache_folder}
+        return {
+            "images_uri": self.images_uri,
+            "anywhere": self.anywhere,
+            "cache_bytes": self._cache_bytes,
+            "cache_folder": self._cache_folder,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["images_uri"], cache_bytes=state["cache_bytes"], cache_folder=state["cache_folder"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
 
 def _cache_bytes_from_environment() -> int:
@@ -167,44 +186,30 @@ def _cache_bytes_from_environment() -> int:
         ) from error
 
 
-def decode(data: bytes, ref: str) -> Image.Image:
-    """Decode image bytes to RGB.
-
-    Raises:
-        ImageError: `image-corrupt`.
-    """
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.mode == "RGB" and image.info.get("transparency") is None:
-            image.load()
-            return image
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            whole = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", whole.size, (255, 255, 255, 255)), whole).convert("RGB")
-        return image.convert("RGB")
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ...
-    except Exception as error:
-        raise _corrupt(data, ref, error) from error
-
-
-def _size(data: bytes, ref: str) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(data))
-        return image.width, image.height
-    except Exception as error:
-        raise _corrupt(data, ref, error) from error
-
-
-def _corrupt(data: bytes, ref: str, error: Exception) -> ImageError:
-    detail = f"{len(data)} bytes that cannot be decoded: {error}".replace(f"{io.BytesIO.__name__}", "bytes")
-    return ImageError(ref, "image-corrupt", detail, "a whole JPEG, PNG, GIF, WebP, BMP or TIFF file")
-
-
 def _is_absent(error: StorageError, uri: str) -> bool:
     if not storage.is_remote(uri):
         return isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
     return type(error) is not StorageError
+
+
+_A_REFERENCES_FAULT = {
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENXIO,
+}  # fmt: skip
+
+
+def _is_the_references(error: StorageError, uri: str) -> bool:
+    """True where the reference itself cannot work, whatever the state of disk or store: that is its row's fault."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and not storage.is_remote(uri):
+        return cause.errno in _A_REFERENCES_FAULT
+    # A name that no file or object can have, an unknown scheme, a bucket or key that the store calls malformed.
+    unknown_scheme = "://" in uri and not storage.is_remote(uri)
+    return unknown_scheme or isinstance(cause, ValueError) or _refused_name(cause)
+
+
+def _refused_name(cause: BaseException | None) -> bool:
+    if type(cause).__name__ == "ParamValidationError":
+        return True
+    reply = getattr(cause, "response", None)
+    code = reply.get("Error", {}).get("Code", "") if isinstance(reply, dict) else ""
+    return code in ("KeyTooLongError", "InvalidBucketName", "InvalidURI", "InvalidArgument", "400")

@@ -119,7 +119,7 @@ class Preprocessor:
 
         grid = self._processor.image_processor.image_grid_pinpoints
         rows, columns = select_best_resolution((height, width), grid)
-        return 1 + (rows // self.image_size) * (columns // self.image_size)
+        return 1 + (int(rows) // self.image_size) * (int(columns) // self.image_size)
 
     def _normalise(self, pixels_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         assert self._table_CV is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 from llava import storage
 from llava.config import Recipe, validate
+from llava.evaluation.identity import identity_of
 from llava.evaluation.predictions import fingerprint
 from llava.manifest import read_manifest
 
@@ -49,13 +50,15 @@ def load_finetuned(uri: str) -> Contender:
 
     logging.disable_progress_bar()  # the stage shows its own line
     device, dtype = placement()
+    place = resolve(uri, "model")  # once: a remote model is fetched by it
     try:
-        processor = AutoProcessor.from_pretrained(resolve(uri, "model"))
+        processor = AutoProcessor.from_pretrained(place)
     except (OSError, ValueError) as error:
         raise SettingsError(f"model: {uri}: its processor cannot be read: {error}") from error
     if not getattr(processor, "chat_template", None):
         raise SettingsError(f"model: {uri}: its processor has no chat template, so nobody knows how it is to be asked")
-    return Contender("finetuned", "fine-tuned", load_model(uri, dtype=dtype, device=device), processor, _identity(uri))
+    model = load_model(place, dtype=dtype, device=device)
+    return Contender("finetuned", "fine-tuned", model, processor, identity_of(place, "model"))
 
 
 def blinded(contender: Contender) -> Contender:
@@ -74,6 +77,7 @@ def load_stage1(projector_uri: str, chat_template: str) -> Contender:
     """
     from llava.model.build import build_model, build_processor
     from llava.model.saving import load_projector
+    from llava.model.sources import resolve
 
     manifest = read_manifest(projector_uri)
     recipe = validate(Recipe, manifest.recipe, storage.join(projector_uri, "manifest.json"))
@@ -81,7 +85,12 @@ def load_stage1(projector_uri: str, chat_template: str) -> Contender:
     device, dtype = placement()
     model = build_model(recipe.model, tokenizer=processor.tokenizer, dtype=dtype)
     load_projector(model, projector_uri)
-    identity = fingerprint(_identity(projector_uri), recipe.model.language_model, recipe.model.vision_tower)
+    identity = fingerprint(
+        identity_of(str(storage.as_local(projector_uri)), "projector"),
+        identity_of(resolve(recipe.model.language_model, "model.language_model"), "model.language_model"),
+        identity_of(resolve(recipe.model.vision_tower, "model.vision_tower"), "model.vision_tower"),
+        chat_template,
+    )
     return Contender("stage1", "stage 1", model.to(device), processor, identity)
 
 
@@ -96,20 +105,3 @@ def mean_colour(processor: Any) -> tuple[int, int, int]:
     """The colour that is zero after normalisation, as the tower sees it."""
     red, green, blue = (round(255 * float(value)) for value in processor.image_processor.image_mean)
     return red, green, blue
-
-
-def _identity(uri: str) -> str:
-    """Hash of an artifact's file hashes, or of names and sizes where it has no manifest of ours."""
-    from llava.model.sources import resolve
-
-    place = (
-        resolve(uri, "model")
-        if not storage.is_remote(uri) and storage.exists(storage.join(uri, "config.json"))
-        else uri
-    )
-    if storage.exists(storage.join(place, "manifest.json")):
-        manifest = read_manifest(place)
-        if manifest.files:
-            return fingerprint(manifest.files)
-        return fingerprint(manifest.model_dump(mode="json"))
-    return fingerprint([(item.path, item.size) for item in storage.list_files(place)] if storage.exists(place) else uri)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from llava.data.images import ImageError
-from llava.evaluation.benchmark import Profile, Scored
+from llava.evaluation.benchmark import Benchmark, Profile, Scored
 from llava.evaluation.question_images import Images
 from llava.evaluation.summary import ModelSummary, gain
 from llava.report import Bar, Card, Report
@@ -16,14 +16,15 @@ CARDS_A_KIND = 8
 def build_report(
     title: str,
     subtitle: str,
+    benchmark: Benchmark,
     summaries: Sequence[ModelSummary],
     profile: Profile,
-    headline: str,
     images: Images,
     failed: Mapping[str, ImageError],
 ) -> Report:
     """The page; `summaries[0]` is the model under test, the others are what it is measured against."""
     model, *others = summaries
+    headline = benchmark.headline
     report = Report(title, subtitle)
     report.figures(
         {f"{headline} ({summary.title})": _shown(headline, summary.figures[headline].value) for summary in summaries}
@@ -31,8 +32,8 @@ def build_report(
     )
     report.text(
         f"Scores are those of profile {profile}; the other profile gives another score on {model.differing} of "
-        f"{len(model.scored)} answers. Whiskers and ranges are 95 % intervals: Wilson's where a score is 0 or 1, "
-        "bootstrapped over images otherwise and for differences."
+        f"{len(model.scored)} answers. Whiskers and ranges are 95 % intervals: questions about one image count "
+        "as the few independent ones they are worth; differences are bootstrapped over images, both models together."
     )
     rows: list[list[float | str | None]] = []
     for summary in summaries:
@@ -41,8 +42,8 @@ def build_report(
                 [summary.title, name, round(value.value, 4), round(value.low, 4), round(value.high, 4), value.n]
             )
     for other in others:
-        value = gain(model, other, profile)
-        name = f"gain over {other.title}"
+        value = gain(benchmark, model, other, profile)
+        name = f"gain of {headline} over {other.title}"
         rows.append([model.title, name, round(value.value, 4), round(value.low, 4), round(value.high, 4), value.n])
     report.table("Figures", ["model", "figure", "value", "from", "to", "questions"], rows)
     bars = [

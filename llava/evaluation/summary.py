@@ -31,18 +31,18 @@ def summarise(benchmark: Benchmark, name: str, title: str, scored: Sequence[Scor
     )
 
 
-def gain(model: ModelSummary, other: ModelSummary, profile: Profile) -> Interval:
-    """Mean paired difference of scores on the questions that both have answered."""
-    theirs = {item.question.id: item.scores[profile] for item in other.scored}
+def gain(benchmark: Benchmark, model: ModelSummary, other: ModelSummary, profile: Profile) -> Interval:
+    """Paired difference of the headline, whatever it is, over the questions that both have answered."""
+    theirs = {item.question.id: item for item in other.scored}
     mine = [item for item in model.scored if item.question.id in theirs]
-    return statistics.paired_difference(
-        [item.scores[profile] for item in mine],
-        [theirs[item.question.id] for item in mine],
+    return statistics.difference(
+        benchmark.headline_ratios(mine, profile),
+        benchmark.headline_ratios([theirs[item.question.id] for item in mine], profile),
         [item.question.cluster for item in mine],
-    )
+    ).interval
 
 
-def metrics_of(summaries: Sequence[ModelSummary], profile: Profile) -> dict[str, float]:
+def metrics_of(benchmark: Benchmark, summaries: Sequence[ModelSummary], profile: Profile) -> dict[str, float]:
     """Flat numbers: `accuracy`, `accuracy_low`, `accuracy_high`, `accuracy_<kind>`, and the same of each baseline with
     its name behind (`accuracy_blank`, `accuracy_stage1`)."""
     metrics: dict[str, float] = {}
@@ -58,7 +58,7 @@ def metrics_of(summaries: Sequence[ModelSummary], profile: Profile) -> dict[str,
             metrics["questions"] = float(len(summary.scored))
             metrics["profiles_differ"] = float(summary.differing)
         else:
-            difference = gain(summaries[0], summary, profile)
+            difference = gain(benchmark, summaries[0], summary, profile)
             metrics[f"gain_over_{summary.name}"] = difference.value
             metrics[f"gain_over_{summary.name}_low"] = difference.low
             metrics[f"gain_over_{summary.name}_high"] = difference.high

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from llava.errors import DataError, SettingsError
 from llava.expansion.gates.blocklist import BlocklistGate, read_blocklist
@@ -20,6 +22,7 @@ class Job:
     taught: the kinds a teacher writes.
     model: the teacher's name, part of every request's id.
     blocked: numeric ids of images that must give no row.
+    extra_body: fields of every request's body that override the recipe's.
     """
 
     recipe: ExpansionRecipe
@@ -29,6 +32,7 @@ class Job:
     model: str
     seed: int
     blocked: frozenset[int]
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
 
     def images(self) -> Iterator[AnnotatedImage]:
         """All images but the blocked ones: nothing is paid for those."""
@@ -40,7 +44,7 @@ class Job:
     def requests(self, kinds: Sequence[KindRecipe] | None = None) -> Iterator[Request]:
         """Every request, kind after kind; the same in every run."""
         for kind in self.taught if kinds is None else kinds:
-            yield from all_requests([kind], self.model, self.images(), self.seed)
+            yield from all_requests([kind], self.model, self.images(), self.seed, self.extra_body)
 
 
 def open_job(
@@ -55,11 +59,12 @@ def open_job(
     seed: int,
     blocklist_uri: str,
     max_bad_rows: float,
+    extra_body: Mapping[str, Any] | None = None,
 ) -> Job:
     """Read recipe, block-list and annotations.
 
     Raises:
-        SettingsError: an unknown kind or recipe.
+        SettingsError: an unknown kind or recipe, or two kinds that send the same requests.
         DataError: annotations that cannot be used, or too many broken rows in them.
     """
     recipe = load_expansion_recipe(expansion_recipe)
@@ -68,6 +73,7 @@ def open_job(
         offered = ", ".join([*recipe.kinds, *BUILT_IN_KINDS])
         raise SettingsError(f"kinds: empty; expected some of {offered}")
     taught = tuple(recipe.kind(name) for name in names if name not in BUILT_IN_KINDS)
+    _refuse_twins(taught, extra_body or {})
     blocked = read_blocklist(blocklist_uri) if blocklist_uri else frozenset()
     corpus = open_corpus(annotations_uri, split=split, image_prefix=image_prefix, limit=limit)
     bad = len(corpus.problems)
@@ -76,7 +82,20 @@ def open_job(
             f"annotations: {bad} of {corpus.rows_read} rows cannot be used, more than max_bad_rows ({max_bad_rows:g}); "
             f"the first: {corpus.problems[0]}"
         )
-    return Job(recipe, tuple(names), taught, corpus, model, seed, blocked)
+    return Job(recipe, tuple(names), taught, corpus, model, seed, blocked, extra_body or {})
+
+
+def _refuse_twins(taught: Sequence[KindRecipe], extra_body: Mapping[str, Any]) -> None:
+    sent: dict[str, str] = {}
+    for kind in taught:
+        fields, _, _ = kind.sampling.fields(extra_body)
+        body = json.dumps([kind.prefix(), kind.context.model_dump(), fields], sort_keys=True)
+        if body in sent:
+            raise SettingsError(
+                f"kinds: {sent[body]!r} and {kind.name!r} send the same requests, so that one reply would be paid for "
+                "twice; change what one of them asks, or leave it out"
+            )
+        sent[body] = kind.name
 
 
 def split_names(text: str) -> list[str]:

@@ -6,6 +6,7 @@ images (`sources`) -> requests (`recipe`) -> replies in the ledger (`asking`, `t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 from llava.errors import DataError, SettingsError
 from llava.expansion.asking.dispatch import Outcome
 from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.reopening import reopen
+from llava.expansion.asking.settled import still_open
 from llava.expansion.asking.teaching import OFFLINE, TeacherSettings, ask_all
 from llava.expansion.gates import Panel
-from llava.expansion.gates.form_check import form_check
+from llava.expansion.gates.form_check import form_check, gate_check
 from llava.expansion.job import Job
+from llava.expansion.rows.assembly import assemble
 from llava.expansion.rows.building import Built, RowOptions, build_rows, write_naive
 from llava.expansion.rows.sampling import Sampler
 from llava.expansion.showing.judge import Agreement, judge_requests, read_agreement, unusable_verdict
@@ -45,6 +49,7 @@ class Checks:
         preview_rows: rows per kind and gate in the report.
         max_dropped: largest share of replies dropped or missing.
         allow_partial: build rows from what was answered when the budget is used up.
+        retry_dropped: gates (or `teacher`, or `all`) whose dropped requests are asked again.
     """
 
     gates_off: frozenset[str] = frozenset()
@@ -53,6 +58,7 @@ class Checks:
     preview_rows: int = 12
     max_dropped: float = 0.5
     allow_partial: bool = False
+    retry_dropped: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
             sampler,
             places.instruct,
             options=expansion.rows,
+            unusable=form_check(job.recipe),
             progress=lambda done, dropped: telemetry.progress("rows", done, total, dropped=dropped),
         )
         _refuse_many_drops(checks, built, panel, total)
@@ -136,10 +143,11 @@ def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
     job = expansion.job
     for note in ledger.notes:
         telemetry.note(f"ledger: {note}")
-    total = missing = 0
-    for request in job.requests():
-        total += 1
-        missing += request.id not in ledger
+    unusable, off = form_check(job.recipe), set(expansion.checks.gates_off)
+    if expansion.checks.retry_dropped:
+        telemetry.note(f"{_reopen(expansion, ledger):,} dropped requests are asked again")
+    total = sum(1 for _ in job.requests())
+    missing = sum(1 for _ in still_open(job.requests(), ledger, unusable))
     if not missing:
         return total
     telemetry.note(f"{missing:,} replies to ask for")
@@ -151,9 +159,21 @@ def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
         telemetry.gauge("teacher_cost", ledger.cost)
         telemetry.gauge("teacher_replies", outcome.replies)
 
-    outcome = ask_all(job.requests(), expansion.teacher, ledger, unusable=form_check(job.recipe), progress=progress)
+    outcome = ask_all(
+        job.requests(),
+        expansion.teacher,
+        ledger,
+        unusable=unusable,
+        judged=gate_check(job.recipe, job.corpus.categories, off),
+        progress=progress,
+    )
     for fault, number in outcome.faults.most_common(5):
         telemetry.note(f"{number} x {fault}")
+    if ledger.possibly_billed:
+        telemetry.note(
+            f"{ledger.possibly_billed:.4f} {expansion.teacher.currency} of the cost are possibly billed: "
+            "the provider may charge for it, though no reply came"
+        )
     if outcome.failed:
         telemetry.note(f"{outcome.failed:,} requests given up after all retries; the next run asks them again")
     if outcome.stopped and not (outcome.budget and expansion.checks.allow_partial):
@@ -165,6 +185,33 @@ def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
     if outcome.stopped:
         telemetry.note(f"stopped: {outcome.stopped}; building rows from what was answered")
     return total
+
+
+def _reopen(expansion: Expansion, ledger: Ledger) -> int:
+    """Make dropped requests count as never asked. A Kubeflow retry of the same task does not do it again: what it finds
+    dropped may be what the first attempt has just asked again."""
+    if int(os.environ.get("KFP_RETRY_INDEX") or 0):
+        return 0
+    job, checks = expansion.job, expansion.checks
+    unusable = form_check(job.recipe)
+    panel = Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(checks.gates_off))
+    results = assemble(
+        job.requests(),
+        ledger,
+        job.recipe,
+        panel,
+        unusable=unusable,
+        image_position="before",
+        seed=job.seed,
+    )
+    dropped = (
+        result.request
+        for result in results
+        if result.row is None
+        and result.entry is not None
+        and ("all" in checks.retry_dropped or result.reason.partition(":")[0] in checks.retry_dropped)
+    )
+    return reopen(dropped, ledger)
 
 
 def _refuse_many_drops(checks: Checks, built: Built, panel: Panel, total: int) -> None:
@@ -184,7 +231,7 @@ def _judge(expansion: Expansion, ledger: Ledger, sampler: Sampler, telemetry: Te
     if recipe.judge is None:
         raise SettingsError(f"judge_sample: expansion recipe {recipe.name!r} has no judge.yaml")
     model = expansion.checks.judge_model or expansion.teacher.model
-    requests = judge_requests(sampler.results(), recipe.judge, model)
+    requests = judge_requests(sampler.results(), recipe.judge, model, expansion.job.extra_body)
     outcome = ask_all(
         iter([request for request, _ in requests]),
         expansion.teacher,

@@ -114,4 +114,4 @@ def _check_interface(session: Any) -> None:
 def _cosines(ours: Features, theirs: Features) -> Features:
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return ((a * b).sum(-1) / np.maximum(norms, 1e-30)).astype(np.float32)
+    return np.asarray((a * b).sum(-1) / np.maximum(norms, 1e-30), dtype=np.float32)

@@ -147,7 +147,7 @@ def process_handler_of(context: LocalContext) -> type[ITaskHandler]:
 def docker_handler_of(context: LocalContext) -> type[DockerTaskHandler]:
     """A handler class for one run in Docker."""
 
-    class StageContainer(DockerTaskHandler):  # type: ignore[misc]  # kfp is untyped here
+    class StageContainer(DockerTaskHandler):
         """kfp's own, with artifacts placed, and a container that vanished unseen not taken for one that succeeded."""
 
         def __init__(

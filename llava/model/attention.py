@@ -53,9 +53,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document of a pack (B = 1); transformers' interface, returns (B, T, H, D).
 
-    On CUDA in half precision this is one variable-length kernel (`torch.nn.attention.varlen`, torch >= 2.11) for heads of
-    a multiple of 8 channels. Elsewhere
-    each document is attended to by itself, exactly as if it had come alone. With `padded_rows`, the mask is
+    On CUDA in half precision this is one variable-length kernel (`torch.nn.attention.varlen`, torch >= 2.11) for heads
+    of a multiple of 8 channels. Elsewhere each document is attended to by itself, exactly as if it had come alone. With `padded_rows`, the mask is
     `padded_mask`'s, which knows nothing of a layer's sliding window: it is applied here.
     """
     if cu_seqlens_N is None:
@@ -63,9 +62,10 @@ def packed_attention(
 
         if padded_rows and sliding_window is not None and attention_mask is not None:
             attention_mask = attention_mask & _band(query_BHTD.shape[2], sliding_window, query_BHTD.device)
-        return sdpa_attention_forward(
+        out_BTHD, _ = sdpa_attention_forward(
             module, query_BHTD, key_BGTD, value_BGTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+        return out_BTHD, None
     if query_BHTD.shape[0] != 1 or key_BGTD.shape[2] != query_BHTD.shape[2]:
         raise RuntimeError(
             f"a pack is one row without a key/value cache; got batch {query_BHTD.shape[0]}, "

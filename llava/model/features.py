@@ -20,7 +20,7 @@ def tower_features(model: Any, pixel_values_ICHW: torch.Tensor) -> torch.Tensor:
     used = layer if layer >= 0 else len(tower.encoder.layers) + 1 + layer
     trained = any(parameter.requires_grad for parameter in tower.parameters())
     with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-        hidden_IPE = tower.pre_layrnorm(
+        hidden_IPE: torch.Tensor = tower.pre_layrnorm(
             tower.embeddings(pixel_values_ICHW.to(tower.embeddings.patch_embedding.weight.dtype))
         )
         for encoder_layer in tower.encoder.layers[:used]:

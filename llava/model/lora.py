@@ -39,15 +39,10 @@ def add_lora(model: Any, recipe: LoraRecipe, *, seed: int = 0) -> None:
         lora_dropout=recipe.dropout,
         target_modules=recipe.target_modules,
         bias="none",
-    )  # type: ignore[arg-type]
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, language_model, adapter_name=ADAPTER)
-
-
-def has_lora(model: Any) -> bool:
-    """Whether adapters are in the model."""
-    return any(True for _ in _lora_layers(model))
 
 
 def merge(model: Any) -> None:
@@ -89,8 +84,9 @@ def merged_state_dict(model: Any, state_dict: Mapping[str, torch.Tensor] | None 
 
 
 def _merged(layer: Any, base_OD: torch.Tensor, a_RD: torch.Tensor, b_OR: torch.Tensor) -> torch.Tensor:
-    delta_OD = (b_OR.detach().float() @ a_RD.detach().float()) * layer.scaling[ADAPTER]
-    return (base_OD.detach().float() + delta_OD.to(base_OD.device)).to(base_OD.dtype)
+    delta_OD: torch.Tensor = (b_OR.detach().float() @ a_RD.detach().float()) * layer.scaling[ADAPTER]
+    merged_OD = base_OD.detach().float() + delta_OD.to(base_OD.device)
+    return merged_OD.to(base_OD.dtype)
 
 
 def _lora_layers(model: Any) -> Iterator[tuple[str, Any]]:

@@ -6,10 +6,9 @@ has to be in here: padding to a square or cropping, the tower's size, mean and d
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from llava import storage
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
 from llava.model import sources, special_tokens
@@ -96,11 +95,11 @@ def _next_image_processor(recipe: ModelRecipe, vision: Any) -> Any:
 def _colour_settings(recipe: ModelRecipe) -> dict[str, Any]:
     from transformers.utils import cached_file
 
-    path = sources.resolve(recipe.vision_tower, "model.vision_tower")
+    path = sources.resolve(recipe.vision_tower, "model.vision_tower", weights=False)
     found = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     if found is None:  # a bare tower: CLIP's own published values
         from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
         return {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD), "resample": 3}
-    settings = json.loads(Path(found).read_text())
+    settings = storage.read_json(found)
     return {name: settings[name] for name in ("image_mean", "image_std", "resample") if name in settings}

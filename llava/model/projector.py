@@ -83,7 +83,7 @@ def remember_kind(module: nn.Module, projector: str | None = None) -> None:
     module.llava_kind = kind  # type: ignore[assignment]
 
 
-def _kind_from_structure(module: nn.Module) -> str:
+def _kind_from_structure(module: Any) -> str:
     if isinstance(module, DeepProjector):
         return f"mlp{len(module.layers)}x_gelu"
     if type(module.act).__name__ != "LinearActivation":

@@ -7,10 +7,13 @@ model gives them an average logit and no run depends on a random draw.
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from llava.config import IMAGE_TOKEN
 from llava.errors import SettingsError
 from llava.model.sources import resolve
 
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-IMAGE_TOKEN = "<image>"
 PAD_TOKEN = "<pad>"
 ROUND_ROWS_TO = 64
 
@@ -31,17 +33,37 @@ def load_tokenizer(language_model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    path = resolve(language_model, "model.language_model")
+    path = resolve(language_model, "model.language_model", weights=False)
+    _need_sentencepiece(path, language_model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"model.language_model: {language_model}: its tokenizer cannot be read: {error}") from error
+    # transformers drops this option when it loads, so that `save_pretrained` cannot write it, and the saved tokenizer
+    # would split words behind `</s>` and `<image>` another way.
+    if hasattr(tokenizer, "legacy"):
+        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
     if not tokenizer.is_fast:
         raise SettingsError(
             f"model.language_model: {language_model}: only a slow tokenizer; expected a fast one (tokenizer.json)"
         )
     add_tokens(tokenizer)
     return tokenizer
+
+
+def _need_sentencepiece(path: str, language_model: str) -> None:
+    """Say what is missing before transformers guesses at another kind of file."""
+    folder = Path(path)
+    if (folder / "tokenizer.json").is_file() or not (folder / "tokenizer.model").is_file():
+        return
+    for module in ("sentencepiece", "google.protobuf"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise SettingsError(
+                f"model.language_model: {language_model}: has a tokenizer.model and no tokenizer.json, which needs "
+                f"{module}: install the extra train (pip install '.[train]')"
+            ) from error
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from llava.errors import SettingsError, UserError
+from llava.errors import SettingsError, TransientError, UserError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 ATTEMPTS = 6
@@ -22,7 +22,11 @@ _PAUSE_S = 0.5
 
 
 class KubernetesError(UserError):
-    """The API server refused, or did not answer after several attempts."""
+    """The API server refused."""
+
+
+class KubernetesAway(KubernetesError, TransientError):
+    """The API server did not answer, or not with success, in several attempts."""
 
 
 class KubernetesApi:
@@ -128,7 +132,7 @@ class KubernetesApi:
             if reply.status_code < 500 and reply.status_code != 429:
                 raise KubernetesError(f"{method} {path}: refused ({reply.status_code}): {said}")
             problem = f"{reply.status_code}: {said}"
-        raise KubernetesError(f"{method} {path}: gave up after {ATTEMPTS} attempts; the last: {problem}")
+        raise KubernetesAway(f"{method} {path}: gave up after {ATTEMPTS} attempts; the last: {problem}")
 
 
 def _read(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from llava.errors import UserError
+from llava.errors import StoppedError, TransientError, UserError
 from llava.multinode.api import KubernetesApi, KubernetesError
 from llava.multinode.trainjob import API_VERSION, NODE_CONTAINER, SPEC_HASH
 
@@ -24,7 +24,11 @@ class TrainJobFailed(UserError):
     """The job ended without success; its log stands above."""
 
 
-class TrainJobCancelled(UserError):
+class TrainJobLost(TrainJobFailed, TransientError):
+    """It failed and no rank said why, or only that another was lost: a node, a pod or a process went."""
+
+
+class TrainJobCancelled(StoppedError):
     """This pod was asked to stop; the job has been deleted, its checkpoints are complete."""
 
 
@@ -108,7 +112,9 @@ def _wait(
             say(f"trainjob  {name}: complete {done}".rstrip())
             return
         if (why := _condition(job, "Failed")) is not None:
-            raise TrainJobFailed(f"TrainJob {name}: failed: {why or 'no reason given'}; its log stands above")
+            # Past its deadline it is not lost, and another one would have a whole deadline again.
+            kind = TrainJobFailed if "deadline" in why.lower() else TrainJobLost
+            raise kind(f"TrainJob {name}: failed: {why or 'no reason given'}; its log stands above")
         suspended = _condition(job, "Suspended")
         if suspended is not None and not waiting:
             say(f"trainjob  {name}: waits for its queue {suspended}".rstrip())

@@ -7,13 +7,13 @@ again.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
 from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError
+from llava.parsing import Malformed, parse_json
 
 if TYPE_CHECKING:
     from llava.multinode.api import KubernetesApi
@@ -30,9 +30,9 @@ def read_node_settings(text: str) -> NodeSettings:
     from llava.multinode.trainjob import NodeSettings
 
     try:
-        value = json.loads(text) if text.strip() else {}
-    except json.JSONDecodeError as error:
-        raise SettingsError(f'train_job: not JSON ({error}): {text!r}; expected e.g. {{"accelerators": 8}}') from error
+        value = parse_json(text) if text.strip() else {}
+    except Malformed as error:
+        raise SettingsError(f'train_job: {error}: {text!r}; expected e.g. {{"accelerators": 8}}') from error
     return validate(NodeSettings, value, "train_job")
 
 
@@ -62,7 +62,7 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
     job = job.model_copy(update={name: _in_store(getattr(job, name)) for name in ("data_uri", "projector_uri")})
     for name in ("data_uri", "images_uri", "projector_uri", "output_uri", "checkpoints_uri", "resume_uri"):
         place = getattr(job, name)
-        if place and not storage.is_remote(place):
+        if any(not storage.is_remote(part.strip()) for part in place.split(",") if part.strip()):
             raise SettingsError(
                 f"{name}: found {place!r}; {job.train.nodes} nodes share nothing but object storage, "
                 "so expected an s3:// URI"
@@ -100,7 +100,7 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
             raise
         cause = launch.explain(shared, 1)
         if isinstance(cause, launch.RankLost):  # which node, and why, only Kubernetes can say
-            raise TrainJobFailed(f"{error}; {cause}") from error
+            raise type(error)(f"{error}; {cause}") from error
         raise cause from error
     return validate(Result, storage.read_json(shared.result_uri), shared.result_uri)
 

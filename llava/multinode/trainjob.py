@@ -21,7 +21,16 @@ NODE_JOB = "node"
 MANAGER = "llava.pipelines/stage"
 SPEC_HASH = "llava.pipelines/spec"
 # Of the stage's own pod; a node has its own.
-_OWN = {"KFP_POD_NAME", "KFP_POD_UID", "LLAVA_POD_NAME", "LLAVA_POD_UID", "NAMESPACE", "TMPDIR", "HF_HOME"}
+_OWN = {
+    "KFP_POD_NAME",
+    "KFP_POD_UID",
+    "LLAVA_POD_NAME",
+    "LLAVA_POD_UID",
+    "LLAVA_METRICS_HOST",
+    "NAMESPACE",
+    "TMPDIR",
+    "HF_HOME",
+}
 
 
 class NodeSettings(BaseModel):
@@ -94,6 +103,8 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
     ]
     claims = [volume for volume in spec_of_pod.get("volumes", []) if "persistentVolumeClaim" in volume]
     mounts = [m for m in own.get("volumeMounts", []) if m["name"] in {volume["name"] for volume in claims}]
+    # A field of the pod is not to be had here, so the nodes serve metrics on all of their addresses.
+    environment += [{"name": "LLAVA_METRICS_HOST", "value": "0.0.0.0"}]
     environment += [{"name": "TMPDIR", "value": "/scratch"}, {"name": "HF_HOME", "value": _hub(own, mounts)}]
     environment += [{"name": name, "value": value} for name, value in request.environment.items()]
     pod_patch: dict[str, Any] = {

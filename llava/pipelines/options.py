@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from llava import storage
 from llava.errors import SettingsError
+from llava.parsing import Malformed, parse_json
 from llava.pipelines.checks.spec import read_spec
 from llava.pipelines.graph import STAGES
 
@@ -89,10 +89,7 @@ def read_parameters(file: str | None, given: list[str] | None) -> dict[str, Any]
     """
     values: dict[str, Any] = {}
     if file:
-        try:
-            read = yaml.safe_load(storage.read_text(file))
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{file}: not YAML: {error}") from error
+        read = storage.read_yaml(file)
         if not isinstance(read, dict):
             raise SettingsError(f"{file}: found {type(read).__name__}; expected a mapping of parameters")
         values.update({name: value for name, value in read.items() if value is not None})
@@ -141,9 +138,9 @@ def json_object(text: str, flag: str) -> dict[str, Any]:
         SettingsError: it is not JSON, or another kind of it.
     """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{flag}: not JSON ({error}): {text!r}") from error
+        value = parse_json(text)
+    except Malformed as error:
+        raise SettingsError(f"{flag}: {error}: {text!r}") from error
     if not isinstance(value, dict):
         raise SettingsError(f"{flag}: found {text!r}; expected a JSON object")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,7 +38,7 @@ from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
 
 if TYPE_CHECKING:
-    from llava.local.run import RunRecord
+    from llava.local.run import LocalOptions, RunRecord
     from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
@@ -157,29 +158,34 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         context: ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
+        from llava.local.run import LocalOptions
         from llava.pipelines.earlier import find_run, pick
+        from llava.pipelines.lookup import look_up
 
         package = package_of(from_stage, only_stage)
         if package is None:
             raise SettingsError("give one of --from and --only")
         plan = plan_package(package)
+        if local and not root:
+            raise SettingsError("--local: give --root, the folder or URI of the earlier run's artifacts")
+        place = root or ""
         service = None if local else Service(host, namespace)
-        earlier_arguments: dict[str, Any] = {}
-        place = root
         if service is not None:
             remote = service.run(run)
-            earlier_arguments, place = dict(remote.arguments), root or remote.root
-        if not place:
-            raise SettingsError("where the earlier run lies is not known; give --root, its pipeline root")
-        earlier = find_run(place, run)
-        uris = pick(earlier, plan.imports)
+            place = root or remote.root
+            earlier, uris = look_up(
+                service, remote, plan.imports, plan.optional, root=root, namespace=namespace, context=context
+            )
+        else:
+            earlier = find_run(place, run)
+            uris = pick(earlier, plan.imports, plan.optional)
         resumed = resumed_from(earlier, plan.stages[0]) if resume else {}
 
-        folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
+        folder = local_folder(place, work) if local else PACKAGES
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
         arguments = {
-            **carried_over(compiled, {**earlier.arguments, **earlier_arguments}),
+            **carried_over(compiled, earlier.arguments),
             **{plan.imports[source]: uri for source, uri in uris.items()},
             **resumed,
             **read_parameters(params, param),
@@ -189,12 +195,13 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         for uri in resumed.values():
             typer.echo(f"{'checkpoints':<16} {uri}")
         if service is None:
-            run_here(compiled, arguments, place, work, cache)
+            artifacts = place if storage.is_remote(place) else None
+            run_here(compiled, arguments, LocalOptions(root=folder, artifacts=artifacts, cache=cache))
             return
         request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} of {run}"
-        start(service, request, experiment=experiment, name=called, root=place, cache=cache)
+        start(service, request, experiment=experiment, name=called, root=place or None, cache=cache)
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
@@ -212,15 +219,21 @@ def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
     return {parameter_name(stage, "resume_uri"): earlier.checkpoints[stage]}
 
 
-def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | None, cache: bool) -> None:
-    """Run a package on this machine and say what came out."""
-    from llava.local.run import LocalOptions, run_package
+def local_folder(root: str, work: Path | None) -> Path:
+    """Where a local run keeps its books: `work`, else the root where that is a folder, else `runs/local`."""
+    return work or (Path("runs/local") if storage.is_remote(root) else storage.local_path(root))
 
-    remote = storage.is_remote(root)
-    folder = work or (Path("runs/local") if remote else storage.local_path(root))
-    say_outputs(
-        run_package(compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache))
-    )
+
+def run_here(compiled: Path, arguments: dict[str, Any], options: LocalOptions) -> None:
+    """Run a package on this machine and say what came out, or, after Ctrl-C, how to resume (exit status 130)."""
+    from llava.local.run import INTERRUPTED, run_package
+
+    try:
+        record = run_package(compiled, arguments, options)
+    except KeyboardInterrupt:  # typer would end without a word
+        typer.echo(f"\npipeline: {INTERRUPTED}", err=True)
+        raise typer.Exit(130) from None
+    say_outputs(record)
 
 
 def say_outputs(record: RunRecord) -> None:
@@ -283,7 +296,7 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def carried_over(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+def carried_over(compiled: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an earlier run's arguments that this package has too; not what that run itself had resumed from."""
     spec = read_spec(compiled)
     declared = spec["root"]["inputDefinitions"]["parameters"]

@@ -7,6 +7,7 @@ count is an integer parameter); what Kubernetes wants at compile time (volume si
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ METRICS_PORT = "9464"
 SCRATCH = "/scratch"
 HUB_CACHE = "/hub-cache"
 HOUR = 3600
+QUEUE_DAYS = 7
 
 # Nodes with an accelerator carry this label when NVIDIA's GPU operator or feature discovery runs.
 _NO_ACCELERATOR = {"key": "nvidia.com/gpu.present", "operator": "DoesNotExist"}
@@ -52,8 +54,8 @@ class Needs:
         cpu, memory: what its parameters ask for by default; pretrain and finetune share theirs.
         scratch: size limit of its scratch volume.
         shm: size limit of `/dev/shm`, for processes that share tensors.
-        retries: how often a failed pod is started again; training resumes from its checkpoints.
-        deadline_h: hours after which a pod is given up.
+        retries: how often a lost or failed pod is started again; training resumes from its checkpoints.
+        deadline_h: hours after which one attempt's pod is given up, counted from when it runs.
     """
 
     accelerated: bool
@@ -73,6 +75,16 @@ NEEDS = {
     "evaluate": Needs(accelerated=True, cpu="4", memory="32Gi", scratch="100Gi", shm="16Gi", retries=2, deadline_h=24),
     "export": Needs(accelerated=False, cpu="4", memory="32Gi", scratch="100Gi", retries=2, deadline_h=12),
 }
+
+
+def retry_window_days(needs: Needs) -> int:
+    """Days in which a stage's attempts may lie.
+
+    Argo counts them from the first attempt's start (its `backoff.maxDuration`; v4.0.5, operator.go): past the window
+    nothing is retried, and a retried pod that still runs at its end is killed there. So it holds every attempt at full
+    length, each after a week in a queue. kfp's own default is one hour.
+    """
+    return (needs.retries + 1) * (math.ceil(needs.deadline_h / 24) + QUEUE_DAYS)
 
 
 def group_of(stage: str) -> str:
@@ -170,7 +182,8 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
         kubernetes.add_node_affinity_json(task, values["cpu_node_affinity"])
     task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
 
-    task.set_retry(needs.retries, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration="1800s")
+    window = f"{retry_window_days(needs)}d"
+    task.set_retry(needs.retries, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration=window)
     kubernetes.set_timeout(task, needs.deadline_h * HOUR)
     if needs.shm:
         kubernetes.empty_dir_mount(
@@ -196,6 +209,7 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
     for variable, path in {
         "LLAVA_RUN": "metadata.labels['pipeline/runid']",
         "LLAVA_POD_NAME": "metadata.name",
+        "LLAVA_METRICS_HOST": "status.podIP",
         "LLAVA_POD_UID": "metadata.uid",
         "LLAVA_NAMESPACE": "metadata.namespace",
     }.items():

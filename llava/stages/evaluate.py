@@ -23,7 +23,9 @@ class Settings(StageSettings):
         description="world, vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, seed, refcoco or captions",
     )
     questions_uri: str = Field(description="The benchmark's question file; several files separated by commas")
-    images_uri: str = Field("", description="Folder or s3:// prefix that image paths are relative to")
+    images_uri: str = Field(
+        "", description="Folder or s3:// prefix that image paths are relative to; after commas, further allowed places"
+    )
     profile: Literal["llava-1.5", "robust"] = Field(
         "llava-1.5",
         description="How answers are read: as the original's scripts do, or with more understanding",
@@ -65,13 +67,16 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
     from llava.evaluation import presentation, summary
     from llava.evaluation.benchmarks import get_benchmark
     from llava.evaluation.contenders import Contender, blinded, load_finetuned, load_stage1
-    from llava.evaluation.predictions import PredictionLog, fingerprint
+    from llava.evaluation.predictions import PredictionLog, question_fingerprints
+    from llava.evaluation.question_ids import check_ids
     from llava.evaluation.question_images import Images
     from llava.evaluation.runner import answer_all
 
     began = time.monotonic()
     benchmark = get_benchmark(settings.benchmark)
-    questions = benchmark.read(settings.questions_uri)[: settings.limit or None]
+    questions = benchmark.read(settings.questions_uri)
+    check_ids(questions, settings.questions_uri)
+    questions = questions[: settings.limit or None]
     longest = settings.max_new_tokens or benchmark.max_new_tokens
     images = Images(settings.images_uri)
     with Telemetry("evaluate", os.environ.get("LLAVA_RUN", "")) as telemetry:
@@ -85,9 +90,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         summaries: list[summary.ModelSummary] = []
         failed: dict[str, ImageError] = {}
         for contender in asked_of:
-            decides = fingerprint(
-                contender.identity, benchmark.name, longest, [(q.id, q.text, q.images) for q in questions]
-            )
+            decides = question_fingerprints(questions, contender.identity, benchmark.name, longest)
             log = PredictionLog(outputs.predictions, contender.name, decides)
             failed |= answer_all(
                 contender,
@@ -107,15 +110,15 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
             scored = [benchmark.scored(q, log.answers[q.id]) for q in questions if q.id in log.answers]
             log.finish(questions, {item.question.id: item.scores for item in scored})
             summaries.append(summary.summarise(benchmark, contender.name, contender.title, scored, settings.profile))
-        metrics = summary.metrics_of(summaries, settings.profile)
+        metrics = summary.metrics_of(benchmark, summaries, settings.profile)
         metrics |= {"questions_left_out": float(len(failed)), "seconds": time.monotonic() - began}
         telemetry.gauge("evaluate_score", metrics[benchmark.headline])
         page = presentation.build_report(
             f"Evaluation: {benchmark.name}",
             f"{len(questions)} questions from {settings.questions_uri}; model {inputs.model}",
+            benchmark,
             summaries,
             settings.profile,
-            benchmark.headline,
             images,
             failed,
         )

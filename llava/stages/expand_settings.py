@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import json
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from llava.errors import SettingsError
 from llava.stages.stage import StageSettings
 
 if TYPE_CHECKING:
@@ -46,6 +48,15 @@ class Settings(StageSettings):
     request_timeout_s: float = Field(120.0, gt=0, description="Seconds before a request is given up and retried")
     max_retries: int = Field(8, ge=0, description="Retries of one request after errors that may pass")
     max_repairs: int = Field(2, ge=0, description="Further paid attempts after a reply that cannot be used")
+    max_unusable: float = Field(
+        0.5, ge=0, le=1, description="Stop when more of the first 50 replies, or of any 50 later, give no row; 1: never"
+    )
+    retry_dropped: str = Field(
+        "", description="Ask again for what was dropped by these gates (or `teacher`), comma-separated; or all"
+    )
+    extra_body: str = Field(
+        "", description='Fields of each request as a JSON object, e.g. {"reasoning_effort": "low"}; null removes one'
+    )
     ledger_uri: str = Field("", description="Ledger folder shared between runs; empty: beside instruct_data")
 
     naive_form: Literal["plain", "question"] = Field(
@@ -74,7 +85,7 @@ def job_of(settings: Settings, model: str) -> Job:
 
     Raises:
         DataError: annotations cannot be used.
-        SettingsError: an unknown kind or recipe.
+        SettingsError: an unknown kind or recipe, or extra_body that is no JSON object.
     """
     from llava.expansion.job import open_job
 
@@ -89,7 +100,24 @@ def job_of(settings: Settings, model: str) -> Job:
         seed=settings.seed,
         blocklist_uri=settings.blocklist_uri,
         max_bad_rows=settings.max_bad_rows,
+        extra_body=_extra_body(settings.extra_body),
     )
+
+
+def _extra_body(text: str) -> dict[str, Any]:
+    from llava.expansion.recipe.kinds import check_extra_body
+
+    try:
+        value = json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        raise SettingsError(f"extra_body: found {text!r}; expected a JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise SettingsError(f"extra_body: found {text!r}; expected a JSON object")
+    try:
+        check_extra_body(value)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return value
 
 
 def teacher_settings(settings: Settings) -> TeacherSettings:
@@ -106,7 +134,7 @@ def teacher_settings(settings: Settings) -> TeacherSettings:
         requests_per_minute=settings.requests_per_minute,
         tokens_per_minute=settings.tokens_per_minute,
         timeout=settings.request_timeout_s,
-        limits=Limits(settings.concurrency, settings.max_retries, settings.max_repairs),
+        limits=Limits(settings.concurrency, settings.max_retries, settings.max_repairs, settings.max_unusable),
     )
 
 
@@ -135,4 +163,5 @@ def checks_of(settings: Settings) -> Checks:
         preview_rows=settings.preview_rows,
         max_dropped=settings.max_dropped,
         allow_partial=settings.allow_partial,
+        retry_dropped=frozenset(split_names(settings.retry_dropped)),
     )

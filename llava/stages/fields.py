@@ -32,9 +32,9 @@ def choices(info: FieldInfo) -> tuple[str, ...]:
     return tuple(str(value) for value in get_args(inner)) if get_origin(inner) is Literal else ()
 
 
-def _scalar(annotation: Any) -> Scalar:
+def _scalar(annotation: object) -> Scalar:
     for scalar in _SCALARS:
-        if annotation is scalar:
+        if scalar is annotation:
             return scalar
     origin, args = get_origin(annotation), [arg for arg in get_args(annotation) if arg is not type(None)]
     if origin is Literal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -15,6 +14,8 @@ from llava import storage
 from llava.config import Recipe, load_recipe
 from llava.errors import SettingsError
 from llava.manifest import Manifest, write_manifest
+from llava.parsing import Malformed, parse_json
+from llava.stages import restarts
 from llava.stages.stage import StageResult, StageSettings
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ class TrainSettings(StageSettings):
         "tiny", description="Recipe: a bundled name such as llava-v1.5-7b, or path or URI of a YAML file"
     )
     overrides: str = Field("", description='Recipe fields to change, as JSON: {"finetune.max_steps": 10}')
-    images_uri: str = Field("", description="Folder or s3:// prefix that the rows' image paths are relative to")
+    images_uri: str = Field(
+        "",
+        description="Folder or s3:// prefix that the rows' image paths are relative to; after commas, further places "
+        "that absolute paths and URIs in rows may lead to",
+    )
     vision_tower: str = Field(
         "", description="CLIP vision tower instead of the recipe's: hub id, directory or s3:// URI"
     )
@@ -58,10 +63,10 @@ def read_recipe(settings: TrainSettings) -> Recipe:
         SettingsError: naming field, value and what would be right.
     """
     try:
-        changes: dict[str, Any] = json.loads(settings.overrides) if settings.overrides.strip() else {}
-    except json.JSONDecodeError as error:
+        changes: dict[str, Any] = parse_json(settings.overrides) if settings.overrides.strip() else {}
+    except Malformed as error:
         raise SettingsError(
-            f'overrides: not JSON ({error}): {settings.overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
+            f'overrides: {error}: {settings.overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
         ) from error
     if not isinstance(changes, dict):
         raise SettingsError(f"overrides: found {settings.overrides!r}; expected a JSON object of dotted fields")
@@ -123,6 +128,8 @@ def run_training(
             else launch.launch(job, processes)
         )
     metrics = _metrics(result, time.monotonic() - began)
+    again = [f"Started again in this pod: {reason}" for reason in restarts.reasons_so_far()]
+    result = result.model_copy(update={"warnings": [*result.warnings, *again]})
     if result.problems:
         reporting.write_problems(storage.join(checkpoints_uri, "rows-left-out.jsonl"), result.problems)
     _write_manifest(job, settings, result, metrics)
@@ -132,6 +139,8 @@ def run_training(
 
 def _metrics(result: Result, seconds: float) -> dict[str, float]:
     metrics = {**result.numbers, "seconds": seconds, "steps": float(result.steps)}
+    if result.resumed_from:
+        metrics["resumed_from_step"] = float(result.resumed_from)
     if result.validations:
         metrics["validation_loss"] = result.validations[-1].loss
     return metrics

@@ -242,7 +242,7 @@ def restore(fragments: list[Fragment], manifest: CheckpointManifest, paths: list
     for shard, path in zip(manifest.shards, paths, strict=True):
         for piece in shard.slices:
             pieces.setdefault(piece.name, []).append((piece, path))
-    opened = {path: safe_open(path, framework="pt") for path in paths}
+    opened: dict[Path, Any] = {path: safe_open(path, framework="pt") for path in paths}
     where = f"checkpoint of step {manifest.step}"
     for fragment in fragments:
         if fragment.name not in pieces:

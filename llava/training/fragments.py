@@ -78,7 +78,8 @@ def publish(engine: Any) -> None:
 def inner_optimizer(engine: Any) -> torch.optim.Optimizer:
     """The torch optimiser inside DeepSpeed's wrapper, or itself where there is none."""
     optimizer = engine.optimizer
-    return optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer.optimizer  # type: ignore[no-any-return]
+    inner: torch.optim.Optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer.optimizer
+    return inner
 
 
 def _adam_state(optimizer: torch.optim.Optimizer, owner: torch.Tensor, fused: bool) -> dict[str, torch.Tensor]:

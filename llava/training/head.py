@@ -3,7 +3,8 @@
 Logits are the largest tensors of a step: K x V in the model's dtype, in fp32, and once more for their gradient;
 150,000 words and 4,000 positions are 8 GB. Here they exist for `CHUNK` positions at a time: each chunk's gradient
 follows from its own logits, so it is made at once and only the gradients of the hidden states and of the weight are
-kept (the idea of Liger's and Apple's fused cross-entropies: Hsu et al. 2024, arXiv:2410.10989; Wijmans et al. 2024, arXiv:2411.09009).
+kept (the idea of Liger's and Apple's fused cross-entropies: Hsu et al. 2024, arXiv:2410.10989; Wijmans et al. 2024,
+arXiv:2411.09009).
 
 Shapes: K supervised positions, D text width, V vocabulary, C positions of a chunk.
 """

@@ -23,7 +23,16 @@ from types import FrameType
 
 from llava import storage
 from llava.config import validate
-from llava.errors import DataError, SettingsError, StorageError, UserError
+from llava.errors import (
+    DataError,
+    SettingsError,
+    StoppedError,
+    StorageError,
+    StoreAwayError,
+    TransientError,
+    UserError,
+)
+from llava.model.node_copies import NODE_CACHE
 from llava.processes import starter_environment, yield_idle_cores
 from llava.training.job import Failure, Job, Result
 
@@ -32,11 +41,11 @@ GRACE_S = 30.0
 COUNT_S = 300.0  # importing torch from a cold disk
 
 
-class TrainingStopped(UserError):
+class TrainingStopped(StoppedError):
     """The run was asked to stop (SIGTERM, Ctrl-C). Its checkpoints are complete; a new start resumes from the last."""
 
 
-class RankLost(UserError):
+class RankLost(TransientError):
     """A rank was ended from outside: no memory left, an evicted pod, a lost node. The checkpoints are complete."""
 
 
@@ -74,7 +83,7 @@ def launch(job: Job, processes: int) -> Result:
     with tempfile.TemporaryDirectory(prefix="llava-train-") as scratch:
         path = Path(scratch) / "job.json"
         job.write(str(path))
-        environment = _environment(job, processes)
+        environment = _environment(job, processes) | {NODE_CACHE: f"{scratch}/models"}
         process = subprocess.Popen(_command(str(path), processes), env=environment)
         with _passing_on_signals(process) as received:
             code = process.wait()
@@ -181,10 +190,13 @@ def explain(job: Job, code: int) -> Exception:
         place = storage.join(job.failure_uri, item.path)
         failures.append(validate(Failure, storage.read_json(place), place))
     if not failures:
-        cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        hint = " (SIGKILL often means that the machine ran out of memory: lower pack_tokens or micro_batch_size)"
-        hint = hint if code in (-9, 137) else ""
-        return WorkerCrashed(f"training {cause} without an error of its own{hint}; its last lines are above")
+        if (killer := _killer(code)) is not None:
+            hint = " (most often memory ran out: raise the pod's, or lower pack_tokens or micro_batch_size)"
+            return RankLost(
+                f"training was killed by {killer.name} from outside{hint if killer == signal.SIGKILL else ''}; "
+                "start again with the same outputs to resume from the last checkpoint"
+            )
+        return WorkerCrashed(f"training ended with code {code} without an error of its own; its last lines are above")
     # The first failure is the cause: the other ranks fail because a peer has gone.
     causes = [failure for failure in failures if not failure.lost_peer]
     if not causes:
@@ -195,6 +207,13 @@ def explain(job: Job, code: int) -> Exception:
         )
     first = min(causes, key=lambda failure: failure.unix_time)
     if first.user:
-        kinds = {kind.__name__: kind for kind in (SettingsError, StorageError, DataError)}
+        known = (SettingsError, StorageError, DataError, StoreAwayError, TransientError)
+        kinds = {kind.__name__: kind for kind in known}
         return kinds.get(first.error_class, UserError)(first.message)
     return WorkerCrashed(f"rank {first.rank} failed: {first.error_class}: {first.message}\n{first.traceback}")
+
+
+def _killer(code: int) -> signal.Signals | None:
+    """The signal that ended a process: Popen says it as a negative code, shells and torchrun as 128 and more."""
+    number = -code if code < 0 else code - 128
+    return signal.Signals(number) if number in {known.value for known in signal.Signals} else None

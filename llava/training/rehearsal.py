@@ -6,12 +6,14 @@ import shutil
 import tempfile
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llava import storage
 from llava.errors import SettingsError, StorageError
+from llava.model.processor_saving import save_processor
 from llava.telemetry import Telemetry
 from llava.training.engine import Engine
 from llava.training.job import Job
@@ -41,7 +43,7 @@ def rehearse(
             _probe(uri)
         _check_space(job, model)
         with tempfile.TemporaryDirectory(prefix="llava-rehearsal-") as folder:
-            processor.save_pretrained(folder)
+            save_processor(processor, Path(folder))
     _check_keys(model)
     _longest_step(engine, data)
     checks.rehearse()

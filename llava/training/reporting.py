@@ -7,11 +7,11 @@ import json
 from collections import Counter
 
 from llava import storage
+from llava.config import IMAGE_TOKEN
 from llava.errors import UserError
 from llava.report import Card, Report
-from llava.training.job import Job, Problem, Result, StepRecord
+from llava.training.job import Job, Problem, Result
 
-MOST_POINTS = 1000
 MOST_PROBLEMS = 50
 
 
@@ -54,7 +54,7 @@ def _figures(result: Result, metrics: dict[str, float]) -> dict[str, float | str
 
 
 def _curves(report: Report, result: Result) -> None:
-    history = thinned(result.history)
+    history = result.history  # whole: a chart thins what it draws and keeps every spike
     loss = {"training": [(float(r.step), r.loss) for r in history]}
     if result.validations:
         loss["validation"] = [(float(v.step), v.loss) for v in result.validations]
@@ -83,7 +83,7 @@ def _samples(report: Report, job: Job, result: Result) -> None:
     cards = []
     for last in [sample for sample in result.samples if sample.step == steps[-1]]:
         answers = [s for s in result.samples if s.record_id == last.record_id]
-        lines = [last.question.replace("<image>", "").strip(), f"expected: {last.expected}"]
+        lines = [last.question.replace(IMAGE_TOKEN, "").strip(), f"expected: {last.expected}"]
         lines += [f"step {answer.step}: {answer.answer}" for answer in answers]
         cards.append(Card(_image(job, last.images), lines))
     report.gallery("What it answers", cards)
@@ -115,6 +115,7 @@ def _problems(report: Report, problems: list[Problem]) -> None:
     )
 
 
+<<<<<<< HEAD
 def _profile(report: Report, result: Result) -> None:
     if result.profile is None:
         return
@@ -136,6 +137,8 @@ def thinned(history: list[StepRecord]) -> list[StepRecord]:
     return kept if not history or kept[-1] is history[-1] else [*kept, history[-1]]
 
 
+=======
+>>>>>>> main
 def write_problems(uri: str, problems: list[Problem]) -> None:
     """Every row left out, as JSON lines, for whoever mends the data."""
     storage.write_text(uri, "".join(f"{problem.model_dump_json()}\n" for problem in problems))

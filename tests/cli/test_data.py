@@ -98,11 +98,11 @@ def test_check_with_a_recipe_encodes_every_row(
 
 def test_packed_images_are_the_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "packed"
-    rows = [row for row in ROWS if row["id"] in ("0", "2", "4", "5")]
+    rows = [row for row in ROWS if row["id"] in ("0", "4", "5")]
     (folder / "good.json").write_text(json.dumps(rows))
     assert call("pack", "--data", str(folder / "good.json"), "--images", str(folder), "--out", str(out)) == 0
-    assert "3 images" in capsys.readouterr().out
-    for name in ("ok.jpg", "wide.jpg", "cut.jpg"):
+    assert "2 images" in capsys.readouterr().out
+    for name in ("ok.jpg", "wide.jpg"):
         assert ImageSource(str(out)).read(name) == (folder / name).read_bytes()
     assert call("check", "--data", str(folder / "good.json"), "--images", str(out), "--max-bad-rows", "0.3") == 0
 
@@ -111,5 +111,7 @@ def test_images_that_cannot_be_packed_are_named_or_stop_it(folder: Path, capsys:
     arguments = ("pack", "--data", str(folder / "rows.json"), "--images", str(folder), "--out", str(folder / "packed"))
     assert call(*arguments) == 2
     assert "1 of 5 images cannot be packed, more than max_bad_images = 0 allows" in capsys.readouterr().err
-    assert call(*arguments, "--max-bad-images", "0.5") == 0
-    assert "left out: absent.jpg" in capsys.readouterr().out
+    assert call(*arguments, "--max-bad-images", "0.7") == 0
+    said = capsys.readouterr().out
+    # What is no image is never copied into a shard, whatever it is called.
+    assert "left out: absent.jpg" in said and "left out: cut.jpg" in said

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,4 +147,4 @@ def assert_same_weights(left: Job, right: Job) -> None:
     a, b = (load_file(Path(job.output_uri) / "model.safetensors") for job in (left, right))
     assert a.keys() == b.keys()
     for key in a:
-        torch.testing.assert_close(a[key], b[key], atol=2e-5, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(a[key], b[key], atol=2e-5, rtol=1e-4, msg=partial("{}: {}".format, key))

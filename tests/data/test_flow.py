@@ -47,7 +47,7 @@ def make_dataset(
 @pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_row_once_an_epoch_and_the_divisor_is_the_sum(
-    tiny_world, tiny_recipe, packing: bool, workers: int
+    tiny_world: Any, tiny_recipe: Any, packing: bool, workers: int
 ) -> None:
     dataset, train = make_dataset(tiny_world, tiny_recipe)
     train = train.model_copy(update={"packing": packing, "max_steps": None, "group_by_modality_length": True})

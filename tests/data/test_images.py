@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -50,7 +51,48 @@ def test_a_path_below_the_root_a_uri_and_a_member_are_one_image(root: Path) -> N
     for ref in refs:
         assert source.read(ref) == JPEG
         assert source.load(ref).size == source.header(ref) == (40, 30)
-    assert ImageSource().read(str(root / "a" / "whole.jpg")) == JPEG
+    assert ImageSource(anywhere=True).read(str(root / "a" / "whole.jpg")) == JPEG
+
+
+def test_a_reference_leads_out_of_the_root_only_where_images_uri_says_so(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "b.jpg").write_bytes(JPEG)
+    (root / "link.jpg").symlink_to(other / "b.jpg")
+    (root / "inside.jpg").symlink_to(root / "a" / "whole.jpg")
+    outside = [str(other / "b.jpg"), (other / "b.jpg").as_uri(), "../other/b.jpg", "a/../../other/b.jpg", "link.jpg",
+               "file:///proc/self/environ", "/etc/passwd", "s3://elsewhere/b.jpg"]  # fmt: skip
+    for ref in outside:
+        with pytest.raises(ImageError, match="images' root") as caught:
+            ImageSource(str(root)).read(ref)
+        assert caught.value.problem == "image-path"
+    with pytest.raises(ImageError, match="images' root"):
+        ImageSource().read("/etc/passwd")
+    assert ImageSource(str(root)).read("inside.jpg") == JPEG
+    both = ImageSource(f"{root}, {other}")
+    for ref in (str(other / "b.jpg"), (other / "b.jpg").as_uri(), "link.jpg", "a/whole.jpg"):
+        assert both.read(ref) == JPEG
+    with pytest.raises(ImageError, match="images' root"):
+        both.read(f"{other}-secret/b.jpg")
+
+
+def test_a_name_that_no_file_can_have_is_its_rows_fault(root: Path) -> None:
+    (root / "loop").symlink_to(root / "loop")
+    os.mkfifo(root / "fifo.jpg")
+    refs = [
+        "x" * 304 + ".jpg",
+        "nul\0.jpg",
+        "half\ud83d.jpg",
+        "loop",
+        "fifo.jpg",
+        "a",
+        "a/whole.jpg/b",
+        "ftp://x/y.jpg",
+    ]
+    for ref in refs:
+        with pytest.raises(ImageError) as caught:
+            ImageSource(str(root)).read(ref)
+        assert caught.value.problem in ("image-path", "image-missing"), ref
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "text.jpg", "empty.jpg", "noise.jpg"])

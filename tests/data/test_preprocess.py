@@ -172,4 +172,4 @@ def test_visual_tokens_equal_the_processors(size: tuple[int, int]) -> None:
 
 def test_another_processor_is_refused() -> None:
     with pytest.raises(SettingsError, match="found list; expected LlavaProcessor"):
-        Preprocessor.from_processor([])  # type: ignore[arg-type]
+        Preprocessor.from_processor([])

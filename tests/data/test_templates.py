@@ -108,7 +108,7 @@ def test_items_in_any_grouping_become_the_same_text(parts: list[str]) -> None:
 
 
 def test_a_plain_string_and_a_system_message_are_taken_too() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "<image>\nQ"},
         {"role": "assistant", "content": "A"},

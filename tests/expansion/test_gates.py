@@ -36,8 +36,9 @@ def recipe() -> ExpansionRecipe:
 
 def image(name: str) -> AnnotatedImage:
     data = SET["pictures"][name]
+    width, height = data["size"]
     boxes = tuple(Box(*box) for box in data["boxes"])
-    return AnnotatedImage(f"{data['id']:012d}.jpg", data["id"], *data["size"], tuple(data["captions"]), boxes)
+    return AnnotatedImage(f"{data['id']:012d}.jpg", data["id"], width, height, tuple(data["captions"]), boxes)
 
 
 def kind(text: str) -> KindRecipe:
@@ -74,7 +75,7 @@ def good() -> list[Sample]:
 def bad(gate: str) -> list[Sample]:
     rows: list[dict[str, Any]] = SET["bad"][gate]
     return [
-        sample(row["p"], row.get("t", row.get("raw")), finish=row.get("finish", "stop"), raw="raw" in row)
+        sample(row["p"], row["t"] if "t" in row else row["raw"], finish=row.get("finish", "stop"), raw="raw" in row)
         for row in rows
     ]
 

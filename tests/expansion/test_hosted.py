@@ -21,9 +21,11 @@ from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.teaching import TeacherSettings, ask_all
 from llava.expansion.gates.form_check import form_check
 from llava.expansion.job import Job, open_job
-from llava.expansion.teachers.failures import redact
-from llava.expansion.teachers.hosted import HostedTeacher, failure_of
-from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from llava.expansion.teachers.completions import failure_of
+from llava.expansion.teachers.hosted import HostedTeacher
+from llava.redaction import redact
+from llava.stages.expand import STAGE, Inputs, Outputs
+from llava.stages.expand_settings import Settings
 from tests.expansion.serving import RunningTeacher, teacher
 
 FAULTS = {
@@ -86,7 +88,7 @@ def ask(work: Job, server: RunningTeacher, ledger: Ledger, timeout: float = 2.0,
 
 
 def answers(ledger: Ledger, work: Job) -> dict[str, tuple[str, str]]:
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for request in work.requests():
         entry = ledger.get(request.id)
         assert entry is not None, request.image.path
@@ -319,7 +321,7 @@ def run_stage(tmp_path: Path, path: Path, server: RunningTeacher, **settings: ob
         "metrics": "m",
     }
     outputs = Outputs(**{name: str(out / file) for name, file in names.items()})
-    return STAGE.run(Settings(**given), Inputs(), outputs).metrics  # type: ignore[arg-type]
+    return STAGE.run(Settings(**given), Inputs(), outputs).metrics
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,10 @@ def run_stage(tmp_path: Path, path: Path, server: RunningTeacher, **settings: ob
         (429, "insufficient_quota", "stop"),
         (500, "", "retry"),
         (401, "invalid_api_key", "stop"),
-        (404, "model_not_found", "stop"),
+        (404, "model_not_found", "reject"),
+        (403, "", "reject"),
+        (402, "", "stop"),
+        (400, "unsupported_parameter", "reject"),
         (400, "content_filter", "drop"),
         (400, "context_length_exceeded", "drop"),
         (408, "", "retry"),
@@ -364,4 +369,7 @@ def test_a_rejected_endpoint_stops_instead_of_dropping_everything(tmp_path: Path
     work = job(captions(tmp_path / "a", 200))
     with teacher(tmp_path / "server", faults={"content_filter": 1.0}) as server:
         outcome = ask(work, server, Ledger(str(tmp_path / "ledger")))
-    assert "rejects every request" in outcome.stopped
+        again = Ledger(str(tmp_path / "ledger"), reading=True)
+    # Nothing was ever answered, so nothing is known to be the requests' own fault: no drop is recorded.
+    assert "refused 10 requests in a row" in outcome.stopped and outcome.dropped == 0
+    assert len(again) == 0 and not list(again.entries())

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from llava.expansion.asking.ledger import Entry
+from llava.expansion.asking.entries import Entry
 from llava.expansion.gates import Finding
 from llava.expansion.recipe.kinds import load_expansion_recipe
 from llava.expansion.recipe.requests import all_requests
@@ -17,7 +17,8 @@ from llava.expansion.rows.sampling import Sampler
 from llava.expansion.showing.preview import preview_cards
 from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.teachers.base import Usage
-from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from llava.stages.expand import STAGE, Inputs, Outputs
+from llava.stages.expand_settings import Settings
 
 KIND = load_expansion_recipe("coco").kinds["detail"]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llava.errors import SettingsError
 from llava.expansion.recipe.grammar import Grammar, GrammarError
-from llava.expansion.recipe.kinds import bundled_expansion_recipes, load_expansion_recipe
+from llava.expansion.recipe.kinds import Sampling, bundled_expansion_recipes, load_expansion_recipe
 from llava.expansion.recipe.requests import all_requests
 from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.teachers.offline import reply_to
@@ -35,7 +35,7 @@ def test_a_reply_reads_back_as_it_was_written(pairs: list[tuple[str, str]]) -> N
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     for form in ("question_answer", "answer"):
         try:
-            pairs = Grammar(form=form).parse(text)  # type: ignore[arg-type]
+            pairs = Grammar(form=form).parse(text)
         except GrammarError:
             continue
         assert all(answer.strip() for _, answer in pairs)
@@ -101,22 +101,128 @@ def test_a_faulty_recipe_is_named(tmp_path: Path, change: dict[str, object], exp
         load_expansion_recipe(str(folder))
 
 
-def test_ids_depend_on_what_decides_a_reply_and_on_nothing_else() -> None:
+def test_an_id_covers_what_is_sent_and_nothing_else() -> None:
     kind = RECIPE.kinds["detail"]
-    image = AnnotatedImage("a.jpg", 1, 10, 10, ("A red bus.",), (Box("bus", 1, 1, 5, 5),))
+    boxes = (Box("bus", 1, 1, 5, 5),)
+    image = AnnotatedImage("a.jpg", 1, 10, 10, ("A red bus.",), boxes)
 
-    def id_of(kind=kind, model="m", image=image, seed=0) -> str:  # type: ignore[no-untyped-def]
-        return next(all_requests([kind], model, [image], seed)).id
+    def id_of(kind=kind, model="m", image=image, seed=0, extra_body=None, **changes) -> str:  # type: ignore[no-untyped-def]
+        kind = kind.model_copy(update=changes)
+        return next(all_requests([kind], model, [image], seed, extra_body)).id
 
-    others = {
+    def sampling(**changes: object) -> dict[str, object]:
+        return {"sampling": kind.sampling.model_copy(update=changes)}
+
+    sent = {
         id_of(model="n"),
-        id_of(image=AnnotatedImage("b.jpg", 1, 10, 10, image.captions, image.boxes)),
-        id_of(image=AnnotatedImage("a.jpg", 1, 10, 10, ("A blue bus.",), image.boxes)),
-        id_of(kind=kind.model_copy(update={"version": 2})),
-        id_of(kind=kind.model_copy(update={"sampling": kind.sampling.model_copy(update={"temperature": 0.1})})),
+        id_of(image=AnnotatedImage("a.jpg", 1, 10, 10, ("A blue bus.",), boxes)),
+        id_of(system="Other words."),
+        id_of(**sampling(temperature=0.1)),
+        id_of(**sampling(max_tokens=2048)),
+        id_of(**sampling(limit_name="max_completion_tokens")),
+        id_of(**sampling(extra_body={"reasoning_effort": "low"})),
+        id_of(extra_body={"seed": 7}),
     }
-    assert len(others) == 5 and id_of() not in others
-    assert id_of(seed=1) == id_of()
+    assert len(sent) == 8 and id_of() not in sent
+    grammar = kind.grammar.model_copy(update={"max_turns": 3, "min_answer_words": 9})
+    not_sent = [
+        id_of(seed=1),
+        id_of(grammar=grammar),
+        id_of(soft_gates=["leakage"]),
+        id_of(version=2),
+        id_of(expected_output_tokens=9),
+        id_of(image=AnnotatedImage("train2017/a.jpg", 1, 10, 10, image.captions, boxes)),
+    ]
+    assert set(not_sent) == {id_of()}
+
+
+def test_equal_bodies_are_two_draws_in_the_order_of_asking() -> None:
+    images = [AnnotatedImage(f"{name}.jpg", None, 0, 0, (caption,)) for name, caption in zip("abc", "xyx", strict=True)]
+    kind = RECIPE.kinds["conversation"]
+    ids = [request.id for request in all_requests([kind], "m", images, 0)]
+    assert len(set(ids)) == 3
+    assert ids == [request.id for request in all_requests([kind], "m", images, 0)]
+    # Which image comes first does not matter: whoever asks for the same text a second time gets the second draw.
+    assert {request.id for request in all_requests([kind], "m", images[::-1], 0)} == set(ids)
+
+
+def test_what_is_unset_is_not_sent() -> None:
+    image = AnnotatedImage("a.jpg", 1, 10, 10, ("A red bus.",))
+    kind = RECIPE.kinds["conversation"]
+
+    def fields(extra_body: dict[str, object] | None = None, **sampling: object) -> dict[str, object]:
+        changed = kind.model_copy(update={"sampling": Sampling.model_validate(sampling)})
+        body = next(all_requests([changed], "m", [image], 0, extra_body)).body()
+        return {name: value for name, value in body.items() if name not in ("model", "messages")}
+
+    assert fields() == {"max_tokens": 1024}
+    assert fields(temperature=0.0) == {"temperature": 0.0, "max_tokens": 1024}
+    assert fields(max_tokens=None) == {}
+    low: dict[str, object] = {"reasoning_effort": "low", "max_tokens": None, "max_completion_tokens": 300}
+    assert fields(low) == {"reasoning_effort": "low", "max_completion_tokens": 300}
+    flex = kind.model_copy(update={"sampling": Sampling(extra_body={"service_tier": "flex"})})
+    bodies = [next(all_requests([flex], "m", [image], 0, over)).body() for over in ({}, {"service_tier": None})]
+    assert bodies[0]["service_tier"] == "flex" and "service_tier" not in bodies[1]
+    (request,) = all_requests([kind], "m", [image], 0, low)
+    assert request.repaired().body()["max_completion_tokens"] == 600 and request.max_tokens == 300
+    assert request.repaired().id == request.id
+    for name in ("model", "messages", "stream", "n"):
+        with pytest.raises(ValueError, match=name):
+            Sampling(extra_body={name: 1})
+
+
+MEANT = [("What is it?", "A dog."), ("Where?", "On a beach.\nIt runs.")]
+CANONICAL = "Question:\nWhat is it?\n===\nAnswer:\nA dog.\n===\nQuestion:\nWhere?\n===\nAnswer:\nOn a beach.\nIt runs."
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        CANONICAL,
+        f"```\n{CANONICAL}\n```",
+        f"```text\n{CANONICAL}\n```",
+        f"Sure! Here is the dialogue:\n\n{CANONICAL}",
+        f"Here is the conversation you asked for.\n===\n{CANONICAL}\n===\nLet me know if you need more!",
+        "**Question:** What is it?\n**Answer:** A dog.\n\n**Question:** Where?\n**Answer:** On a beach.\nIt runs.",
+        "# Question 1:\nWhat is it?\n# Answer 1:\nA dog.\n# Question 2:\nWhere?\n# Answer 2:\nOn a beach.\nIt runs.",
+        "1. **Question**: What is it?\n**Answer**: A dog.\n2. **Question**: Where?\n**Answer**: On a beach.\nIt runs.",
+        CANONICAL.replace("\n===\n", "\n---\n"),
+        CANONICAL.replace("\n===\n", "\n"),
+        CANONICAL.replace("\n", "\r\n"),
+        CANONICAL.replace("Question:", "question:").replace("Answer:", "ANSWER:"),
+    ],
+)
+def test_what_is_plainly_meant_is_read(reply: str) -> None:
+    assert Grammar(form="question_answer").parse(reply) == MEANT
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Answer:\nA dog.\n===\nQuestion:\nWhat is it?",
+        "**Answer:** A dog.\n**Question:** What is it?",
+        "**Question:** What is it?\n**Question:** Where?\n**Answer:** There.",
+        "**Question:** What is it?",
+        "What is it?\n===\nA dog.",
+        "word " * 100 + "\n" + CANONICAL.replace("===", "---"),
+    ],
+)
+def test_what_is_not_plain_is_refused(reply: str) -> None:
+    with pytest.raises(GrammarError):
+        Grammar(form="question_answer").parse(reply)
+
+
+def test_fences_and_greetings_are_taken_off_a_single_answer() -> None:
+    answer = Grammar(form="answer")
+    for reply in (
+        "A dog runs.",
+        "```\nA dog runs.\n```",
+        "Sure! Here's a detailed description of the image:\n\nA dog runs.",
+        "Below is the description:\nA dog runs.",
+    ):
+        assert answer.parse(reply) == [("", "A dog runs.")]
+    listed = "On the table there are three things:\na cup, a fork and a knife."
+    assert answer.parse(listed) == [("", listed)]
 
 
 @pytest.mark.parametrize("name", ["conversation", "detail", "reasoning"])

@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from llava.data.records import read_records
-from llava.errors import DataError, SettingsError
+from llava.errors import DataError, SettingsError, UserError
 from llava.expansion.rows.mixture import load_mixture, mix
 from llava.expansion.rows.naive import naive_rows
 from llava.expansion.rows.regions import region_rows, written_box
 from llava.expansion.rows.row import RowFile
 from llava.expansion.sources.corpus import AnnotatedImage, Box
-from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from llava.stages.expand import STAGE, Inputs, Outputs
+from llava.stages.expand_settings import Settings
 
 IMAGES = [
     AnnotatedImage(f"{k:012d}.jpg", k, 400, 200, tuple(f"caption {n} of {k}" for n in range(5))) for k in range(50)
@@ -111,7 +112,7 @@ def test_a_mixture_weighs_limits_roots_and_shuffles(tmp_path: Path) -> None:
     generated = rows_file(tmp_path / "generated.json", "g", 40)
     rows_file(tmp_path / "gqa.json", "q", 100)
     kinds = ["detail"] * 10 + ["conversation"] * 30
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"data": "generated:conversation", "weight": 2.5},
         {"data": "generated:detail"},
         {"data": "gqa.json", "limit": 20, "image_root": "gqa/images"},
@@ -188,3 +189,10 @@ def test_a_row_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with RowFile(str(path)):
         pass
     assert json.loads(path.read_text()) == []
+
+
+@pytest.mark.parametrize("weight", ["1.0e12", ".inf", ".nan", "-1", "9" * 400])
+def test_a_weight_that_no_mixture_can_have_is_refused(weight: str, tmp_path: Path) -> None:
+    (tmp_path / "mixture.yaml").write_text(f"name: x\nparts: [{{data: generated, weight: {weight}}}]\n")
+    with pytest.raises(UserError, match="weight|finite|64 bits"):
+        load_mixture(str(tmp_path / "mixture.yaml"))

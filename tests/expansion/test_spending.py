@@ -11,9 +11,9 @@ import pytest
 
 from llava.errors import DataError, SettingsError
 from llava.expansion.asking.batch_files import export_batches, import_batches
-from llava.expansion.asking.dispatch import repaired
+from llava.expansion.asking.entries import Entry
 from llava.expansion.asking.journal import Journal
-from llava.expansion.asking.ledger import Entry, Ledger
+from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.prices import FREE, Price, load_prices
 from llava.expansion.asking.rate import AdaptiveGate, RateLimiter
 from llava.expansion.asking.token_counts import TokenCounter
@@ -75,7 +75,7 @@ def test_a_flush_lingers_only_while_more_replies_can_come(tmp_path: Path) -> Non
     ledger = Ledger(str(tmp_path))
     flushes: list[int] = []
     append = ledger.append
-    ledger.append = lambda entries: (flushes.append(len(entries)), append(entries))[1]  # type: ignore[method-assign]
+    ledger.append = lambda records: (flushes.append(len(records)), append(records))[1]  # type: ignore[method-assign]
 
     async def write() -> None:
         async with Journal(ledger, linger=3600, writers=3) as journal:
@@ -200,7 +200,7 @@ def test_the_bundled_prices_load_and_dated_names_are_found() -> None:
 def test_batches_out_and_back_in(world: Path, tmp_path: Path) -> None:
     work = job(world)
     ledger = Ledger(str(tmp_path / "ledger"))
-    written = export_batches(work.requests(), ledger, str(tmp_path / "out"), most_requests=25, repaired=repaired)
+    written = export_batches(work.requests(), ledger, str(tmp_path / "out"), form_check(work.recipe), most_requests=25)
     assert [count for _, count, _ in written] == [25, 25, 10]
     lines = [json.loads(line) for uri, _, _ in written for line in Path(uri).read_text().splitlines()]
     assert [line["custom_id"] for line in lines] == [request.id for request in work.requests()]
@@ -222,9 +222,10 @@ def test_batches_out_and_back_in(world: Path, tmp_path: Path) -> None:
     assert sum(found.failed.values()) == 1
     assert ledger.cost == pytest.approx(58 * (100 * 10 + 10 * 100) / 1e6 / 2)
     again = import_batches([str(path)], ledger, work.requests(), form_check(work.recipe), price)
-    assert again.answered == 0 and again.known == 57
+    assert again.answered == again.unusable == again.dropped == 0 and again.known == 59
+    assert ledger.cost == pytest.approx(58 * (100 * 10 + 10 * 100) / 1e6 / 2)
     # The next export holds what is missing, and the unusable ones with the note that asks for repair.
-    (uri, count, _) = export_batches(work.requests(), ledger, str(tmp_path / "next"), repaired=repaired)[0]
+    (uri, count, _) = export_batches(work.requests(), ledger, str(tmp_path / "next"), form_check(work.recipe))[0]
     assert count == 3 and "Write the reply again" in Path(uri).read_text()
 
 
@@ -236,10 +237,10 @@ def test_batch_files_keep_the_providers_limits_unless_told_otherwise() -> None:
 def test_size_limits_split_batch_files(world: Path, tmp_path: Path) -> None:
     work = job(world)
     ledger = Ledger(str(tmp_path / "ledger"))
-    written = export_batches(work.requests(), ledger, str(tmp_path / "out"), most_bytes=50_000)
+    written = export_batches(work.requests(), ledger, str(tmp_path / "out"), form_check(work.recipe), most_bytes=50_000)
     assert len(written) > 3 and all(size <= 50_000 for _, _, size in written)
     with pytest.raises(DataError, match="a file holds 100"):
-        export_batches(work.requests(), ledger, str(tmp_path / "none"), most_bytes=100)
+        export_batches(work.requests(), ledger, str(tmp_path / "none"), form_check(work.recipe), most_bytes=100)
 
 
 def test_answers_of_another_job_are_an_error(world: Path, tmp_path: Path) -> None:

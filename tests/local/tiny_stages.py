@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
+import time
 from typing import Literal
 
 from pydantic import Field
 
 from llava import executor, storage
-from llava.errors import DataError
+from llava.errors import DataError, StoreAwayError
 from llava.stages.stage import STAGE_MODULES, Stage, StageInputs, StageOutputs, StageResult, StageSettings, output
 
 
@@ -49,7 +51,10 @@ def make(settings: MakeSettings, inputs: NoInputs, outputs: MakeOutputs) -> Stag
 class LearnSettings(StageSettings):
     log: str = Field(description="File to append the stage's name to")
     rate: float = Field(0.5, gt=0, description="Learning rate")
-    fail: str = Field("", description="user: fail as the user's fault; crash: fail as ours")
+    fail: str = Field(
+        "",
+        description="user: the user's fault; crash: ours; kill2: killed twice; store: away once; wait",
+    )
 
 
 class LearnInputs(StageInputs):
@@ -68,6 +73,14 @@ def learn(settings: LearnSettings, inputs: LearnInputs, outputs: LearnOutputs) -
         raise DataError("rows.json: row 3: value: found 'x'; expected a number")
     if settings.fail == "crash":
         raise RuntimeError("broken invariant")
+    with open(settings.log) as log:
+        attempts = log.read().splitlines().count("learn")
+    if settings.fail.startswith("kill") and attempts <= int(settings.fail[4:]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if settings.fail == "store" and attempts == 1:
+        raise StoreAwayError("s3://b/k: the store did not answer before the deadline")
+    if settings.fail == "wait":
+        time.sleep(60)
     total = sum(storage.read_json(inputs.data)["rows"]) * settings.rate
     storage.write_json(storage.join(outputs.model, "weights.json"), total)
     print(f"learn: interpreter {sys.executable} variable {os.environ.get('TINY_VARIABLE')}", flush=True)
@@ -112,5 +125,5 @@ def _note(log: str, name: str) -> None:
 if __name__ == "__main__":
     STAGE_MODULES.clear()
     STAGE_MODULES.update(dict.fromkeys(STAGES, "tests.local.tiny_stages"))
-    executor.load_stage = STAGES.__getitem__  # type: ignore[assignment]
-    sys.exit(executor.main())
+    vars(executor)["load_stage"] = STAGES.__getitem__
+    sys.exit(executor.program("tests.local.tiny_stages"))

@@ -137,6 +137,7 @@ def test_original_form_of_merging(pair: Any) -> None:
         out = prepare_inputs_labels_for_multimodal(model, short, None, None, None, None, [images], [sizes])
         features = image_features(model, torch.cat(images), inputs.image_sizes)
     embed = model.get_input_embeddings()
+    assert out.inputs_embeds is not None
     expected = torch.cat([embed(torch.tensor([1])), features[0], embed(torch.tensor([5])), features[1]])
     torch.testing.assert_close(out.inputs_embeds[0], expected, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="needs image_sizes"):

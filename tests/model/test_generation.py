@@ -59,7 +59,7 @@ def test_batched_equals_one_by_one_and_the_stock_generate(
             parameter.mul_(8 if "proj" in name else 1)
     model.generation_config.eos_token_id = 300  # an ordinary piece, so that rows end at different times
     requests = requests_of(pictures(sizes))
-    kinds = {"max_new_tokens": 12, "stop": []}
+    kinds: dict[str, Any] = {"max_new_tokens": 12, "stop": []}
     together = generate(model, processor, requests, batch_size=16, **kinds)
     assert together == generate(model, processor, requests, batch_size=1, **kinds)
     assert together == generate(model, processor, requests, batch_size=3, **kinds)
@@ -150,3 +150,18 @@ def test_text_unfolds_without_half_characters_and_stops_before_the_stop(tiny_lla
     assert len([piece for piece in pieces if piece]) > 4
     whole = Unfolding(tokenizer, [])
     assert whole.extend(ids, last=True) == text
+
+
+def test_a_token_outside_the_tokenizer_is_no_text(built: Callable[..., tuple[Any, Any]]) -> None:
+    """An embedding table is often larger than its tokenizer (padded to a multiple of 64): such an id may be chosen."""
+    from llava.model.generation import generate
+
+    model, processor = built("llama")
+    size = len(processor.tokenizer)
+    model.resize_token_embeddings(size + 61)
+    with __import__("torch").no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[size + 7] = 1  # with its opposite one of the two is always the largest
+        model.lm_head.weight[size + 8] = -1
+    requests = requests_of(pictures([(48, 48)]))[:3]
+    assert generate(model, processor, requests, max_new_tokens=4) == [""] * 3

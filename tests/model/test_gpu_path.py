@@ -34,8 +34,8 @@ def test_the_forward_asks_the_device_for_nothing(
     with pytest.raises((NotImplementedError, RuntimeError)):
         supervised_logits(model, batch)  # off the GPU the exact path reads the boundaries: the probe sees that
 
-    def kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *bounds: Any) -> torch.Tensor:
-        return attention._varlen(query, key, value, *bounds[:1], batch.max_seqlen, *bounds[2:])
+    def kernel(*x: Any) -> torch.Tensor:
+        return attention._varlen(x[0], x[1], x[2], x[3], longest=batch.max_seqlen, scaling=x[5], window=x[6])
 
     monkeypatch.setattr(attention, "_by_document", kernel)
     with torch.no_grad():
@@ -55,7 +55,9 @@ def test_a_compiled_layer_is_one_graph_for_packs_of_any_size(
     checkpoint_every(model, every_n_layers)
     model.train()
     monkeypatch.setattr(
-        attention, "_by_document", lambda *x: attention._varlen(*x[:4], longest=61, scaling=x[5], window=x[6])
+        attention,
+        "_by_document",
+        lambda *x: attention._varlen(x[0], x[1], x[2], x[3], longest=61, scaling=x[5], window=x[6]),
     )
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

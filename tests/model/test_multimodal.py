@@ -88,6 +88,8 @@ def test_left_padding_and_input_padding_on_either_side(model: Any) -> None:
         model, ids, ids, mask, "cache", ids.clone(), [None, [pixels(1)]], padding_side="left"
     )
     assert out.past_key_values == "cache"
+    assert out.attention_mask is not None and out.position_ids is not None and out.labels is not None
+    assert out.inputs_embeds is not None
     assert out.attention_mask.dtype == torch.bool
     assert out.attention_mask.int().tolist() == [[0] * (V + 1) + [1, 1], [1] * (V + 3)]
     assert out.position_ids[0].tolist() == [0] * (V + 1) + [0, 1]

@@ -1,7 +1,7 @@
 """What only a GPU can show: the kernel's numbers, a step that never waits for the device, compiled and fused layers.
 
-Tolerances are those of bf16 (8 bits of mantissa, 1/256): results are compared with fp32 on the same inputs, and must be no
-further from it than the plain way in bf16 is, but for a small factor.
+Tolerances are those of bf16 (8 bits of mantissa, 1/256): results are compared with fp32 on the same inputs, and must be
+no further from it than the plain way in bf16 is, but for a small factor.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from llava.multinode.trainjob import NodeSettings, TrainJobRequest, job_name, tr
 from tests.multinode.api_server import JOBS, NAMESPACE, ApiServer, api_server
 from tests.s3_server import free_port
 
-POD = {
+POD: dict[str, Any] = {
     "metadata": {"name": "finetune-pod", "uid": "uid-1"},
     "spec": {
         "serviceAccountName": "llava-runner",
@@ -88,7 +88,7 @@ def test_the_manifest_says_what_was_asked() -> None:
 
 def test_the_volume_for_base_models_is_the_nodes_too() -> None:
     (main,) = [container for container in POD["spec"]["containers"] if container["name"] == "main"]
-    pod = {
+    pod: dict[str, Any] = {
         "metadata": POD["metadata"],
         "spec": {
             "volumes": [

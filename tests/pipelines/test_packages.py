@@ -24,7 +24,7 @@ from llava.pipelines.options import read_parameters
 from llava.pipelines.package import compile_package, read_lock
 from llava.pipelines.remote_commands import checked
 from llava.pipelines.resources import NEEDS, ClusterOptions, group_of
-from llava.stages.stage import load_stage
+from llava.stages.stage import load_stage, uri_parameter
 
 LABELS = {"team": "vision"}
 
@@ -57,15 +57,31 @@ def test_a_package_holds_its_stages_and_imports_the_rest(name: str, packages: di
     spec, _ = documents(packages[name])
     plan = plan_package(name)
     tasks = spec["root"]["dag"]["tasks"]
-    assert {task for task in tasks if not task.startswith("importer")} == set(plan.stages)
-    importers = [task for task in tasks if task.startswith("importer")]
-    sources = {tasks[task]["inputs"]["parameters"]["uri"]["componentInputParameter"] for task in importers}
-    assert sources == set(plan.imports.values()) and len(importers) == len(sources)
+    assert set(tasks) == set(plan.stages)
+    fed = {
+        FLOW[stage][slot]: tasks[stage]["inputs"]["parameters"][uri_parameter(slot)]["componentInputParameter"]
+        for stage in plan.stages
+        for slot in FLOW[stage]
+        if uri_parameter(slot) in tasks[stage]["inputs"]["parameters"]
+    }
+    assert fed == plan.imports, "what no stage here makes comes in by URI"
+    for stage in plan.stages:
+        artifacts = tasks[stage]["inputs"].get("artifacts", {})
+        assert set(artifacts) == {slot for slot, source in FLOW[stage].items() if source not in plan.imports}
+    declared = spec["root"].get("inputDefinitions", {})["parameters"]
+    required = {name for name in plan.imports.values() if not declared[name].get("isOptional")}
+    assert required == {plan.imports[source] for source in plan.imports.keys() - plan.optional}
     for stage in plan.stages:
         for setting in load_stage(stage).settings.model_fields:
-            fed = tasks[stage]["inputs"]["parameters"][setting]["componentInputParameter"]
-            assert fed == parameter_name(stage, setting)
+            given = tasks[stage]["inputs"]["parameters"][setting]["componentInputParameter"]
+            assert given == parameter_name(stage, setting)
     assert spec["pipelineInfo"]["name"] == f"llava-{name}"
+
+
+def test_a_model_alone_can_be_evaluated() -> None:
+    plan = plan_package("only-evaluate")
+    assert plan.optional == {("pretrain", "projector")}
+    assert plan_package("from-finetune").optional == frozenset(), "finetune starts from the projector"
 
 
 @pytest.mark.parametrize("name", package_names())
@@ -211,7 +227,8 @@ def test_operations_say_what_to_put_into_every_field(packages: dict[str, Path]) 
 
 @pytest.mark.parametrize("command", ["compile", "run", "parameters", "submit", "upload", "rerun"])
 def test_help_says_what_every_option_is_and_its_default(command: str) -> None:
-    (found,) = [c for name, c in typer.main.get_command(make_app(pipeline.build)).commands.items() if name == command]
+    group: Any = typer.main.get_command(make_app(pipeline.build))
+    found = group.commands[command]
     assert found.help
     for option in found.params:
         assert option.help, option.name

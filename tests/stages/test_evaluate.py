@@ -150,10 +150,14 @@ def test_missing_and_broken_pictures_are_counted_and_above_the_threshold_stop_th
     rows[5]["image"] = (tmp_path / "torn.jpg").as_uri()
     questions = tmp_path / "q.jsonl"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    images = f"{tiny_world.images_uri},{tmp_path}"
     with pytest.raises(DataError, match="2 of 8 questions have no usable image, more than max_bad_rows") as caught:
-        evaluate(hub_model, tiny_world, questions, str(tmp_path / "strict"), blank_baseline=False)
+        evaluate(hub_model, tiny_world, questions, str(tmp_path / "strict"), blank_baseline=False, images_uri=images)
     assert "absent.jpg" in str(caught.value)
-    result = evaluate(hub_model, tiny_world, questions, str(tmp_path / "lax"), blank_baseline=False, max_bad_rows=0.5)
+    result = evaluate(
+        hub_model, tiny_world, questions, str(tmp_path / "lax"),
+        blank_baseline=False, max_bad_rows=0.5, images_uri=images,
+    )  # fmt: skip
     assert result.metrics["questions"] == 6 and result.metrics["questions_left_out"] == 2
     report = (tmp_path / "lax/report.html").read_text()
     assert "image-missing" in report and "image-corrupt" in report

@@ -10,7 +10,8 @@ import pytest
 
 from demo.world import write_world
 from llava.errors import DataError, SettingsError
-from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from llava.stages.expand import STAGE, Inputs, Outputs
+from llava.stages.expand_settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def find_digest(name: str, tag: str, *, timeout_s: float = 30.0) -> str | None:
             raise RegistryError(f"{name}:{tag}: {type(error).__name__}: {error}") from error
     if reply.status_code == 404:
         return None
-    digest = reply.headers.get("docker-content-digest", "")
+    digest = str(reply.headers.get("docker-content-digest", ""))
     if reply.status_code != 200 or not digest.startswith("sha256:"):
         raise RegistryError(
             f"{name}:{tag}: the registry answered {reply.status_code} with digest {digest!r}; is `docker login` done?"

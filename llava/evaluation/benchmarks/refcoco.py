@@ -8,9 +8,13 @@ padded to a square.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import replace
 
+from llava.errors import RowError
 from llava.evaluation import question_files
 from llava.evaluation.benchmark import Benchmark, Profile, Question
+from llava.manifest import sha256
 
 ASK = "\nPlease provide the bounding box coordinate of the region this sentence describes."
 _NUMBER = r"(-?\d*\.?\d+)"
@@ -31,9 +35,7 @@ class RefCOCO(Benchmark):
             for index, row in question_files.json_lines(file):
                 box, image = row.get("bbox"), question_files.text(file, index, row, "image")
                 if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
-                    raise question_files.RowError(
-                        file, index, "bbox", box, "[left, top, width, height]", problem="row-field"
-                    )
+                    raise RowError(file, index, "bbox", box, "[left, top, width, height]", problem="row-field")
                 size = (
                     float(question_files.text(file, index, row, "width")),
                     float(question_files.text(file, index, row, "height")),
@@ -44,7 +46,7 @@ class RefCOCO(Benchmark):
                 shown = "[" + ", ".join(f"{share:.2f}" for share in gold["box"]) + "]"
                 kind = str(row.get("split") or "all")
                 questions.append(Question(key, (image,), text + ASK, shown, kind, image, gold))
-        return questions
+        return _told_apart(questions)
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:
         found = _BOX.search(answer)
@@ -56,6 +58,17 @@ class RefCOCO(Benchmark):
         if profile == "robust" and max(left, top, right, bottom) > 1.5:  # pixels
             left, top, right, bottom = square_shares([left, top, right - left, bottom - top], *question.gold["size"])
         return float(overlap((left, top, right, bottom), question.gold["box"]) >= 0.5)
+
+
+def _told_apart(questions: list[Question]) -> list[Question]:
+    """Ids made unique by the sentence where an annotation comes with several, as it does in RefCOCO."""
+    times = Counter(question.id for question in questions)
+    return [
+        replace(question, id=f"{question.id}-{sha256(question.text.encode())[:8]}")
+        if times[question.id] > 1
+        else question
+        for question in questions
+    ]
 
 
 def square_shares(box: list[float], width: float, height: float) -> Box:

@@ -1,10 +1,13 @@
 """Ask a teacher for everything that is missing, as fast as it allows, and write every reply to the ledger.
 
 What may happen to a request, each bounded:
-- retry: no reply, but there may be one later (429, 5xx, timeouts): the same request after a growing pause;
+- retry: no reply, but there may be one later (429, 5xx, timeouts): the same request after a growing pause. Where the
+  provider may charge for what brought no reply, that is booked before anything else is sent;
 - repair: a reply that cannot be used (cut off, wrong form, refusal): paid for, recorded, asked again with a note;
 - drop: this request can never be answered (content filter): recorded with the reason, never asked again;
-- stop: no request can be answered (bad key, empty account), or the budget is used up, or the endpoint is down.
+- refusal of another sort (403, 400): that request's drop once others succeed; the run's end if none does;
+- stop: no request can be answered (bad key, empty account), or the budget is used up, the endpoint is down, or most
+  replies cannot be used.
 """
 
 from __future__ import annotations
@@ -13,24 +16,32 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from llava.expansion.asking.budget import Budget
+from llava.expansion.asking.canary import Canary
+from llava.expansion.asking.entries import Entry, Status
+from llava.expansion.asking.holding import Holding
 from llava.expansion.asking.journal import Journal
-from llava.expansion.asking.ledger import Entry, Ledger, Status
+from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.limits import Limits
+from llava.expansion.asking.plausible import Plausible
 from llava.expansion.asking.rate import AdaptiveGate, RateLimiter
+from llava.expansion.asking.settled import Unusable, still_open
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply, Teacher, Usage
 from llava.expansion.teachers.failures import TeacherFailure
 
 _BUDGET_LOOK_S = 0.02
 _REMOTE_LINGER_S = 0.5
-REPAIR_NOTE = "\n\n(Write the reply again, complete and in exactly the form of the examples above.)"
+_LOOK_EVERY = 10  # replies, after the first fifty, between two that are judged at once
+_MISCONFIGURED = (403, 404, 405)  # before any success these speak of endpoint, key or model, not of a request
 
-Unusable = Callable[[Request, Reply], str]
-"""Why a reply cannot be used, or an empty text."""
+Judged = Callable[[Request, Reply], str]
+"""Why no row would come of a usable reply, as `gate: reason`; an empty text for one that gives a row."""
+
+Fate = Literal["answered", "dropped", "failed", "pending", "left"]
 
 
 @dataclass
@@ -57,6 +68,7 @@ class Dispatcher:
 
     Args:
         unusable: decides which replies need repair.
+        judged: for the canary; None: only `unusable` is looked at.
         progress: called after every final outcome with the outcome so far.
     """
 
@@ -67,6 +79,7 @@ class Dispatcher:
         *,
         unusable: Unusable,
         budget: Budget,
+        judged: Judged | None = None,
         limiter: RateLimiter | None = None,
         limits: Limits | None = None,
         progress: Callable[[Outcome], None] = lambda outcome: None,
@@ -74,57 +87,70 @@ class Dispatcher:
         self._teacher = teacher
         self._ledger = ledger
         self._unusable = unusable
+        self._judged = judged
         self._budget = budget
         self._limits = limits or Limits()
         self._limiter = limiter or RateLimiter(0, 0)
         self._progress = progress
         self._gate = AdaptiveGate(8, self._limits.concurrency)
+        self._plausible = Plausible()
+        # Every reply's form is looked at, and what the gates say of some.
+        self._form_canary = Canary(self._limits.max_unusable)
+        self._gate_canary = Canary(self._limits.max_unusable)
         self._since_success = 0
-        self._first_drops = 0
+        self._refusals = 0
+        self._pending: list[Entry] = []  # refused requests that are no drops yet
         self._random = random.Random(0)  # only spreads retries in time
         self.outcome = Outcome()
 
     async def run(self, requests: Iterator[Request]) -> Outcome:
-        """Ask for every request of the iterator without a final entry in the ledger."""
-        missing = (request for request in requests if request.id not in self._ledger)
+        """Ask for every request of the iterator for which something is still to be asked."""
+        missing = still_open(requests, self._ledger, self._unusable)
         linger, writers = _REMOTE_LINGER_S if self._ledger.remote else 0.0, self._limits.concurrency
-        async with Journal(self._ledger, linger, writers) as journal:
-            workers = [asyncio.create_task(self._work(missing, journal)) for _ in range(writers)]
+        self._journal = Journal(self._ledger, linger, writers)
+        self._holding = Holding(self._ledger, self._budget, self._journal)
+        async with self._journal:
+            workers = [asyncio.create_task(self._work(missing)) for _ in range(writers)]
             try:
                 await asyncio.gather(*workers)
+                if self.outcome.replies:
+                    await self._record_pending()
+                self.outcome.failed += len(self._pending)
             except BaseException:
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
                 raise
+        # Not after an error: the last hold then stands for what was on the wire or could not be written.
+        self._holding.close()
         return self.outcome
 
-    async def _work(self, missing: Iterator[Request], journal: Journal) -> None:
+    async def _work(self, missing: Iterator[Request]) -> None:
         while not self.outcome.stopped:
             request = next(missing, None)
             if request is None:
                 return
-            status = await self._pursue(request, journal)
-            if status == "answered":
+            fate = await self._pursue(request)
+            if fate == "answered":
                 self.outcome.answered += 1
-            elif status == "dropped":
+            elif fate == "dropped":
                 self.outcome.dropped += 1
-            elif status == "failed":
+            elif fate == "failed":
                 self.outcome.failed += 1
             self._progress(self.outcome)
 
-    async def _pursue(self, request: Request, journal: Journal) -> Literal["answered", "dropped", "failed", "left"]:
+    async def _pursue(self, request: Request) -> Fate:
         """One request to its end."""
         retries = 0
         while not self.outcome.stopped:
-            attempt = self._ledger.attempts(request.id) + 1
+            asked = request.repaired() if self._ledger.repairs(request.id) else request
             try:
-                reply = await self._send(repaired(request, attempt))
+                reply = await self._send(asked)
             except TeacherFailure as failure:
-                if failure.action == "drop":
-                    await journal.write(_dropped(request, attempt, f"teacher: {failure}"))
-                    self._note_drop(str(failure))
-                    return "dropped"
+                if failure.suspect:
+                    await self._teacher.renew()
+                if failure.action in ("drop", "reject"):
+                    return await self._refused(request, failure)
                 retries += 1
                 if failure.action == "retry" and retries > self._limits.retries:
                     return "failed"
@@ -132,15 +158,18 @@ class Dispatcher:
                 continue
             if reply is None:
                 return "left"
-            entry = self._entry(request, attempt, reply)
-            await journal.write(entry)
+            entry = self._entry(asked, reply)
+            await self._journal.write(entry)
+            await self._record_pending()
+            await self._holding.fit()
+            self._look(asked, reply, entry)
             if entry.final:
                 return "answered" if entry.status == "answered" else "dropped"
         return "left"
 
     async def _send(self, request: Request) -> Reply | None:
         """One request over the wire; None when the run was stopped before it went out."""
-        tokens = self._budget.input_tokens(request) + request.max_tokens / 2
+        tokens = self._budget.input_tokens(request) + (request.max_tokens or 0) / 2
         await self._limiter.acquire(tokens)
         async with self._gate.slot() as generation:
             if self.outcome.stopped:
@@ -154,28 +183,40 @@ class Dispatcher:
                 self._stop(f"the next request could exceed the budget of {self._budget.most:g}")
                 return None
             try:
+                await self._holding.cover()
                 reply = await self._teacher.ask(request)
+                doubt = self._plausible.doubt(request, reply.usage)
+                if doubt:
+                    raise TeacherFailure("retry", f"suspect: {doubt}", billed=True, usage=reply.usage, suspect=True)
             except TeacherFailure as failure:
-                self._budget.release(request)
                 self.outcome.faults[str(failure)[:60]] += 1
                 if failure.throttled:
                     self._gate.throttled(generation)
+                if failure.billed:
+                    await self._book(request, failure)
+                else:
+                    self._budget.release(request)
                 raise
             self._gate.succeeded()
-        self._since_success = 0
+        self._since_success = self._refusals = 0
         self.outcome.replies += 1
         self._limiter.settle(tokens, reply.usage.input + reply.usage.output)
         return reply
 
-    def _entry(self, request: Request, attempt: int, reply: Reply) -> Entry:
+    def _entry(self, request: Request, reply: Reply) -> Entry:
+        if reply.usage.input and self._budget.absurd(request, reply.usage):
+            self.outcome.faults["usage that cannot be; charged at the worst case"] += 1
+            reply = Reply(reply.text, reply.finish_reason, reply.model, Usage(), reply.oversized)
         cost = self._budget.settle(request, reply.usage)
-        reason = self._unusable(request, reply)
+        reason = self._unusable(request.kind, reply)
         status: Status = "answered"
         if reason:
-            status = "unusable" if attempt <= self._limits.repairs else "dropped"
+            final = reply.oversized or reply.finish_reason == "content_filter"
+            repairable = not final and self._ledger.repairs(request.id) < self._limits.repairs
+            status = "unusable" if repairable else "dropped"
         return Entry(
             request.id,
-            attempt,
+            self._ledger.attempts(request.id) + 1,
             status,
             reason,
             reply.text,
@@ -185,6 +226,50 @@ class Dispatcher:
             cost,
             request.kind,
         )
+
+    async def _book(self, request: Request, failure: TeacherFailure) -> None:
+        """What the provider may charge for a request that brought nothing: its usage where known, else the worst."""
+        usage = failure.usage or Usage()
+        if usage.input and self._budget.absurd(request, usage):
+            usage = Usage()
+        attempt = self._ledger.attempts(request.id) + 1
+        cost = self._budget.settle(request, usage)
+        reason = f"possibly billed: {failure}"
+        await self._journal.write(
+            Entry(request.id, attempt, "billed", reason, "", "", request.model, usage, cost, request.kind)
+        )
+
+    def _look(self, request: Request, reply: Reply, entry: Entry) -> None:
+        """Show the reply to the canary."""
+        why = self._form_canary.see(entry.reason, reply.text)
+        if self._judged and not why and (self._gate_canary.young or self.outcome.replies % _LOOK_EVERY == 0):
+            why = self._gate_canary.see(entry.reason or self._judged(request, reply), reply.text)
+        if why:
+            self._stop(why)
+
+    async def _refused(self, request: Request, failure: TeacherFailure) -> Fate:
+        """A request that the server would not answer: its own fault, or that of all."""
+        reason = f"teacher: {failure}"
+        attempt = self._ledger.attempts(request.id) + 1
+        entry = Entry(request.id, attempt, "dropped", reason, "", "", request.model, Usage(), 0.0, request.kind)
+        succeeded = self.outcome.replies > 0
+        if succeeded and failure.action == "drop":
+            await self._journal.write(entry)
+            return "dropped"
+        self._pending.append(entry)
+        self._refusals += 1
+        if not succeeded and failure.status in _MISCONFIGURED:
+            self._stop(f"the teacher refused: {failure}")
+        elif self._refusals >= self._limits.consecutive_refusals:
+            self._stop(f"the teacher refused {self._refusals} requests in a row; the last: {failure}")
+        return "pending"
+
+    async def _record_pending(self) -> None:
+        """Others succeed, so what was refused is dropped for its own sake; after a stop nobody knows."""
+        if self._pending and not self.outcome.stopped:
+            pending, self._pending = self._pending, []
+            await asyncio.gather(*(self._journal.write(entry) for entry in pending))
+            self.outcome.dropped += len(pending)
 
     async def _after_failure(self, failure: TeacherFailure, retries: int) -> None:
         self._since_success += 1
@@ -200,23 +285,5 @@ class Dispatcher:
             pause = min(self._limits.first_pause * 2 ** (retries - 1), self._limits.longest_pause)
             await asyncio.sleep(pause * (0.5 + self._random.random() / 2))
 
-    def _note_drop(self, reason: str) -> None:
-        # One bad request is its own fault; if none was ever answered, the settings are at fault.
-        if not self.outcome.replies:
-            self._first_drops += 1
-            if self._first_drops >= 10:
-                self._stop(f"the teacher rejects every request: {reason}")
-
     def _stop(self, why: str) -> None:
         self.outcome.stopped = self.outcome.stopped or why
-
-
-def repaired(request: Request, attempt: int) -> Request:
-    """The request of a later attempt: a note at its end (the prefix stays cached), and room for a longer reply."""
-    if attempt == 1:
-        return request
-    return replace(request, context=request.context + REPAIR_NOTE, max_tokens=request.max_tokens * 2)
-
-
-def _dropped(request: Request, attempt: int, reason: str) -> Entry:
-    return Entry(request.id, attempt, "dropped", reason, "", "", request.model, Usage(), 0.0, request.kind)

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from types import TracebackType
 
-from llava.expansion.asking.ledger import Entry, Ledger
+from llava.expansion.asking.entries import Record
+from llava.expansion.asking.ledger import Ledger
 
 
 class Journal:
@@ -22,16 +23,17 @@ class Journal:
         self._ledger = ledger
         self._linger = linger
         self._writers = writers
-        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Record, asyncio.Future[None]]] = []
         self._more = asyncio.Event()
         self._no_more = asyncio.Event()  # lingering would be for nothing
         self._closing = False
+        self._broken: Exception | None = None  # after a failed write nothing later may stand where it is missing
         self._task: asyncio.Task[None] | None = None
 
-    async def write(self, entry: Entry) -> None:
-        """Return when the entry is durable."""
+    async def write(self, record: Record) -> None:
+        """Return when the record is durable."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, done))
+        self._waiting.append((record, done))
         self._more.set()
         if len(self._waiting) == self._writers:
             self._no_more.set()
@@ -61,8 +63,11 @@ class Journal:
             taken, self._waiting = self._waiting, []
             if taken:
                 try:
-                    await asyncio.to_thread(self._ledger.append, [entry for entry, _ in taken])
+                    if self._broken:
+                        raise self._broken
+                    await asyncio.to_thread(self._ledger.append, [record for record, _ in taken])
                 except Exception as error:
+                    self._broken = error
                     for _, done in taken:
                         if not done.done():
                             done.set_exception(error)

@@ -2,58 +2,29 @@
 
 A ledger is a folder of JSON-lines segments. Every process writes a segment of its own and changes no other; an entry
 counts only when it is durable: locally after fsync, in an object store once the put of its segment has been
-acknowledged. So kill -9 at any moment loses at most replies still on the wire. A line torn by a crash stands at the
-end of a segment and is ignored, with a note; a broken line anywhere else is damage, and an error.
+acknowledged. So kill -9 at any moment loses at most replies still on the wire, and a hold says how much those can
+have cost. A line torn by a crash stands at the end of a segment and is ignored, with a note; a broken line anywhere
+else is damage, and an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import json
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO
 
 from llava import storage
-from llava.errors import DataError, SettingsError
+from llava.errors import DataError, SettingsError, StorageError
+from llava.expansion.asking.entries import BatchJob, Entry, Record, decode, encode
+from llava.expansion.asking.known import Accounts
 from llava.expansion.asking.lease import Lease
 from llava.expansion.teachers.base import Usage
-
-Status = Literal["answered", "unusable", "dropped"]
-FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One reply, or one refusal to reply.
-
-    Attributes:
-        id: the request's id.
-        attempt: 1 for the first paid attempt; repairs count on.
-        status: `answered` and `dropped` are final; `unusable` was paid for, and is asked again while repairs are left.
-        reason: why it is unusable or dropped; empty when answered.
-        cost: in the price table's currency, at the price of the mode it was asked in.
-    """
-
-    id: str
-    attempt: int
-    status: Status
-    reason: str
-    text: str
-    finish_reason: str
-    model: str
-    usage: Usage
-    cost: float
-    kind: str = ""
-
-    @property
-    def final(self) -> bool:
-        """True when nothing more will be asked for this id."""
-        return self.status != "unusable"
 
 
 class Ledger:
@@ -76,8 +47,8 @@ class Ledger:
     ) -> None:
         self.uri = uri
         self.notes: list[str] = []
-        self.cost = 0.0
-        self.usage = Usage()
+        self.run = uuid.uuid4().hex[:16]
+        self._accounts = Accounts(self.run)
         self.remote = storage.is_remote(uri)
         self._temporary = tempfile.TemporaryDirectory(prefix="llava-ledger-") if self.remote else None
         self._folder = Path(self._temporary.name) if self._temporary else storage.local_path(uri)
@@ -85,9 +56,6 @@ class Ledger:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._segments: list[Path] = []
         self._readers: dict[int, IO[bytes]] = {}
-        self._final: dict[str, tuple[int, int]] = {}
-        self._attempts: dict[str, int] = {}
-        self._output: dict[str, tuple[int, int]] = {}
         self._own: int | None = None
         self._written: set[str] = set()
         self._writer: IO[bytes] | None = None
@@ -105,69 +73,108 @@ class Ledger:
             raise
 
     def __contains__(self, request_id: str) -> bool:
-        """True when the id has a final entry."""
-        return request_id in self._final
+        """True when nothing more will be asked for the id: it was answered or dropped."""
+        return self._accounts.final(request_id)
 
     def __len__(self) -> int:
-        return len(self._final)
+        return self._accounts.finals
+
+    @property
+    def cost(self) -> float:
+        """Everything paid or possibly paid: entries, what dead runs had in flight, batch jobs not yet collected."""
+        return self._accounts.cost
+
+    @property
+    def possibly_billed(self) -> float:
+        """The part of `cost` for which there is no reply; the provider's invoice may be lower by so much."""
+        return self._accounts.possibly_billed
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all entries."""
+        return self._accounts.usage
 
     def attempts(self, request_id: str) -> int:
-        """Paid attempts so far."""
-        return self._attempts.get(request_id, 0)
+        """Entries of an id so far; the next one's `attempt` is one more."""
+        return self._accounts.attempts(request_id)
+
+    def repairs(self, request_id: str) -> int:
+        """Unusable replies to an id so far."""
+        return self._accounts.repairs(request_id)
+
+    @property
+    def next_hold(self) -> int:
+        """Number of this run's next hold."""
+        return self._accounts.next_hold
+
+    def known(self, origin: str) -> bool:
+        """True when an answer of that origin was imported before."""
+        return self._accounts.known(origin)
+
+    def batches(self) -> list[BatchJob]:
+        """Every batch job in the order of submission, each as last recorded."""
+        return self._accounts.batches()
+
+    def batched(self) -> set[str]:
+        """Ids that stand in a batch job which is not finished."""
+        return self._accounts.batched()
 
     def get(self, request_id: str) -> Entry | None:
-        """The final entry of an id, read from disk; None when there is none."""
-        place = self._final.get(request_id)
-        if place is None:
-            return None
-        segment, offset = place
-        reader = self._readers.get(segment)
-        if reader is None:
-            reader = self._readers[segment] = self._segments[segment].open("rb")
-        reader.seek(offset)
-        return _entry(json.loads(reader.readline()))
+        """What ended the asking for an id, read from disk; None when nothing has."""
+        return next((entry for entry in self.replies(request_id) if entry.final), None)
+
+    def replies(self, request_id: str) -> list[Entry]:
+        """All replies to an id, usable or not, and a refusal to answer it, in the order of writing."""
+        return [self._read(*place) for place in self._accounts.places(request_id)]
 
     def mean_output(self, kind: str) -> float | None:
         """Mean output tokens of the replies of one kind; None without any."""
-        tokens, replies = self._output.get(kind, (0, 0))
-        return tokens / replies if replies else None
+        return self._accounts.mean_output(kind)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry ever written, unusable attempts included, in order of segments."""
         for path in self._segments:
             with path.open("rb") as file:
                 for line in file:
-                    if line.endswith(b"\n"):
-                        yield _entry(json.loads(line))
+                    if line.endswith(b"\n") and isinstance(record := decode(line), Entry):
+                        yield record
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Write entries durably; when this returns, they count.
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records durably; when this returns, they count.
 
         Raises:
             SettingsError: another run took over the lease, because this one could not renew it.
+            StorageError: no room, or the store does not answer.
         """
         if self._reading:
             raise RuntimeError("this ledger was opened for reading")
-        if not entries:
+        if not records:
             return
-        lines = [(json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode() for entry in entries]
+        lines = [encode(record) for record in records]
         if self.remote:
             self._open_segment(f"-{self._commits:06d}")
         elif self._writer is None:
             self._open_segment("")
         assert self._writer is not None and self._own is not None
         offset = self._writer.tell()
-        self._writer.write(b"".join(lines))
-        self._writer.flush()
-        if self.remote:
-            path = self._segments[self._own]
-            storage.write_bytes(storage.join(self.uri, path.name), path.read_bytes())
-            self._written.add(path.name)
-        else:
-            os.fsync(self._writer.fileno())
+        try:
+            self._writer.write(b"".join(lines))
+            self._writer.flush()
+            if self.remote:
+                path = self._segments[self._own]
+                storage.write_bytes(storage.join(self.uri, path.name), path.read_bytes())
+                self._written.add(path.name)
+            else:
+                os.fsync(self._writer.fileno())
+        except OSError as error:
+            self._abandon(offset)
+            raise StorageError(
+                f"ledger {self.uri}: cannot be written: {error}; make room and start again: what stands in it is safe, "
+                "replies that were on their way count as possibly billed"
+            ) from error
         self._commits += 1
-        for entry, line in zip(entries, lines, strict=True):
-            self._count(entry, self._own, offset)
+        for record, line in zip(records, lines, strict=True):
+            self._accounts.count(record, (self._own, offset))
             offset += len(line)
         if self._lease:
             self._lease.check()  # after the writing: what was paid for is never lost
@@ -179,6 +186,24 @@ class Ledger:
                 self._merge()
         finally:
             self._release()
+
+    def _abandon(self, offset: int) -> None:
+        """A write failed (disk full): cut what may stand half written, and let the next one start a segment."""
+        assert self._writer is not None
+        file, self._writer = self._writer, None
+        with contextlib.suppress(OSError):
+            file.close()  # writes what it still buffers, if it can, so before the cut
+        with contextlib.suppress(OSError):
+            os.truncate(file.name, offset)
+
+    def _read(self, segment: int, offset: int) -> Entry:
+        reader = self._readers.get(segment)
+        if reader is None:
+            reader = self._readers[segment] = self._segments[segment].open("rb")
+        reader.seek(offset)
+        record = decode(reader.readline())
+        assert isinstance(record, Entry)
+        return record
 
     def _release(self) -> None:
         if self._lease:
@@ -212,13 +237,13 @@ class Ledger:
                     self.notes.append(f"{path.name}: the last line was cut off by a crash and is ignored")
                     break
                 try:
-                    entry = _entry(json.loads(line))
-                except (ValueError, TypeError, KeyError) as error:
+                    record = decode(line)
+                except ValueError as error:
                     raise DataError(
                         f"{storage.join(self.uri, path.name)}: line {index + 1} is damaged ({error}); "
                         "restore the file, or remove that line to ask for its reply again"
                     ) from error
-                self._count(entry, number, offset)
+                self._accounts.count(record, (number, offset))
                 offset += len(line)
 
     def _merge(self) -> None:
@@ -231,22 +256,6 @@ class Ledger:
         for path in own:
             storage.delete(storage.join(self.uri, path.name))
 
-    def _count(self, entry: Entry, segment: int, offset: int) -> None:
-        if entry.final:
-            self._final.setdefault(entry.id, (segment, offset))
-        if entry.attempt <= self._attempts.get(entry.id, 0):
-            return  # the same entry again, after a crash while segments were merged
-        self._attempts[entry.id] = entry.attempt
-        self.cost += entry.cost
-        if entry.usage.output:
-            tokens, replies = self._output.get(entry.kind, (0, 0))
-            self._output[entry.kind] = (tokens + entry.usage.output, replies + 1)
-        self.usage = Usage(
-            self.usage.input + entry.usage.input,
-            self.usage.cached_input + entry.usage.cached_input,
-            self.usage.output + entry.usage.output,
-        )
-
     def _take_lock(self) -> IO[str]:
         lock = (self._folder / ".lock").open("w")
         try:
@@ -257,7 +266,3 @@ class Ledger:
                 f"ledger {self.uri}: another run has it open; wait for it or give another ledger_uri"
             ) from error
         return lock
-
-
-def _entry(data: dict[str, Any]) -> Entry:
-    return Entry(**{**data, "usage": Usage(**data["usage"])})

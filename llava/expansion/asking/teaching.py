@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from llava.errors import SettingsError
 from llava.expansion.asking.budget import Budget
-from llava.expansion.asking.dispatch import Dispatcher, Outcome, Unusable
+from llava.expansion.asking.dispatch import Dispatcher, Judged, Outcome
 from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.prices import FREE, Price, load_prices
 from llava.expansion.asking.rate import RateLimiter
+from llava.expansion.asking.settled import Unusable
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Teacher
 
@@ -51,8 +52,7 @@ class TeacherSettings:
         found = table.find(model or self.model_name)
         if found is None and self.max_cost:
             raise SettingsError(
-                f"max_cost: {model or self.model_name!r} is not in the price table ({', '.join(table.models)}), "
-                "so nothing can be kept below it; add the model to a table of your own and name it in prices"
+                f"max_cost: nothing can be kept below it without a price: {table.missing(model or self.model_name)}"
             )
         return found or FREE
 
@@ -77,15 +77,20 @@ class TeacherSettings:
 
 
 def ask_all(
-    requests: Iterator[Request],
+    requests: Iterable[Request],
     settings: TeacherSettings,
     ledger: Ledger,
     *,
     unusable: Unusable,
     progress: Callable[[Outcome], None],
+    judged: Judged | None = None,
     model: str = "",
 ) -> Outcome:
-    """Ask for every request without a final entry; returns when all are answered, dropped or given up, or it stops."""
+    """Ask for every request without a final entry; returns when all are answered, dropped or given up, or it stops.
+
+    Raises:
+        SettingsError: a budget, and requests without an output limit, whose worst case nobody knows.
+    """
 
     async def work() -> Outcome:
         teacher = settings.open(model)
@@ -96,14 +101,25 @@ def ask_all(
             teacher,
             ledger,
             unusable=unusable,
+            judged=judged,
             budget=Budget(settings.price(model), settings.max_cost, ledger.cost),
             limiter=RateLimiter(settings.requests_per_minute, settings.tokens_per_minute),
             limits=limits,
             progress=progress,
         )
         try:
-            return await dispatcher.run(requests)
+            return await dispatcher.run(_bounded(requests, settings.max_cost))
         finally:
             await teacher.close()
 
     return asyncio.run(work())
+
+
+def _bounded(requests: Iterable[Request], max_cost: float) -> Iterator[Request]:
+    for request in requests:
+        if max_cost and request.max_tokens is None:
+            raise SettingsError(
+                f"max_cost: requests of kind {request.kind!r} have no output limit, so that their cost has none; set "
+                "sampling.max_tokens in the recipe, or max_completion_tokens in extra_body"
+            )
+        yield request

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -10,6 +9,7 @@ from llava import storage
 from llava.errors import DataError
 from llava.expansion.gates.base import Sample
 from llava.json_lines import lines_of
+from llava.parsing import Malformed, parse_rows
 
 _DIGITS = re.compile(r"(\d{1,12})(?:\.\w+)?$")
 
@@ -49,9 +49,9 @@ def read_blocklist(uris: str) -> frozenset[int]:
         before = len(found)
         text = storage.read_text(uri)
         try:
-            values = [json.loads(text)] if text.lstrip()[:1] == "[" or uri.endswith(".json") else _lines(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{uri}: not JSON: {error}") from error
+            values = [parse_rows(text)] if text.lstrip()[:1] == "[" or uri.endswith(".json") else _lines(text)
+        except Malformed as error:
+            raise DataError(f"{uri}: {error}") from error
         for value in values:
             _collect(value, found)
         if len(found) == before:
@@ -60,7 +60,7 @@ def read_blocklist(uris: str) -> frozenset[int]:
 
 
 def _lines(text: str) -> list[Any]:
-    return [json.loads(line) if line.startswith("{") else line for _, line in lines_of(text)]
+    return [parse_rows(line) if line.startswith("{") else line for _, line in lines_of(text)]
 
 
 def _collect(value: Any, found: set[int]) -> None:

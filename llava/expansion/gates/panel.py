@@ -64,6 +64,11 @@ class Panel:
         self.hard: Counter[str] = Counter()
         self.soft: Counter[str] = Counter()
 
+    def note(self, finding: Finding) -> None:
+        """Count what was found before any gate was asked."""
+        self.seen += 1
+        self.hard[finding.gate] += 1
+
     def judge(self, sample: Sample) -> list[Finding]:
         """All findings up to and including the first hard one: a dropped row has one reason."""
         findings = []

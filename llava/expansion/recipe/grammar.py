@@ -1,4 +1,4 @@
-"""The form of a teacher's reply, and reading it strictly.
+"""The form of a teacher's reply, and reading it: strictly, but for what is plainly meant (see plain_form).
 
 `question_answer`: blocks `Question:` and `Answer:` in turn, separated by lines that are exactly the separator
 (`===` in the original's data). `answer`: the reply is one answer as it stands.
@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from llava.config import Strict
+from llava.expansion.recipe.plain_form import in_form, without_wrapping
 
 
 class GrammarError(ValueError):
@@ -34,11 +35,17 @@ class Grammar(Strict):
         Raises:
             GrammarError: a label is missing or out of turn, a part is empty, too few or too many pairs.
         """
-        text = reply.replace("\r\n", "\n").strip()
+        text = without_wrapping(reply.replace("\r\n", "\n"))
         if self.form == "answer":
             pairs = [("", self._answer(text, "the reply"))]
         else:
-            pairs = self._pairs(text)
+            try:
+                pairs = self._pairs(text)
+            except GrammarError:
+                meant = in_form(text, self.question_label, self.answer_label, self.separator)
+                if meant is None or meant == text:
+                    raise
+                pairs = self._pairs(meant)
         if not self.min_turns <= len(pairs) <= self.max_turns:
             raise GrammarError(f"{len(pairs)} question-answer pairs; expected {self.min_turns} to {self.max_turns}")
         return pairs

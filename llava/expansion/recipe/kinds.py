@@ -7,11 +7,11 @@ question lists under `questions/`. A new kind is a new file.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from llava import storage
@@ -32,22 +32,67 @@ class Example(Strict):
     reply: str = Field(min_length=1)
 
 
-class Sampling(Strict):
-    """Request parameters that change what the teacher writes."""
+_OURS = ("model", "messages", "stream", "stream_options", "n")
+"""Fields of a request's body that no recipe and no setting may touch: replies could not be read, ids would lie."""
 
-    temperature: float = Field(0.7, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1)
+
+class Sampling(Strict):
+    """Request parameters that change what the teacher writes. What is unset is not sent at all: current models answer
+    400 to `temperature`, to `top_p` or to both."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(1024, ge=1, description="Null: no limit is sent, and no budget can be kept")
     limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="What the endpoint calls that limit"
     )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further fields of the body as the endpoint names them: reasoning_effort, thinking, service_tier, "
+        "seed, response_format, ...; null takes a field out again",
+    )
+
+    @model_validator(mode="after")
+    def _free_fields(self) -> Sampling:
+        check_extra_body(self.extra_body)
+        return self
+
+    def fields(self, extra_body: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], str, int | None]:
+        """What goes into the body beside model and messages; the name of the output limit; the limit, None without.
+
+        Args:
+            extra_body: overrides the recipe's, field by field; a null takes the field out.
+        """
+        set_fields = {"temperature": self.temperature, "top_p": self.top_p, self.limit_name: self.max_tokens}
+        merged = {**set_fields, **self.extra_body, **(extra_body or {})}
+        fields = {name: value for name, value in merged.items() if value is not None}
+        name = next((name for name in ("max_completion_tokens", "max_tokens") if name in fields), "")
+        limit = fields.get(name)
+        if name and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise SettingsError(f"extra_body: {name}: found {limit!r}; expected a positive whole number, or null")
+        return fields, name, limit
+
+
+def check_extra_body(extra_body: Mapping[str, Any]) -> None:
+    """Refuse fields that are not a recipe's to set.
+
+    Raises:
+        ValueError: names the field.
+    """
+    for name in _OURS:
+        if name in extra_body:
+            raise ValueError(f"extra_body: {name!r} cannot be set; it is decided by the request itself")
+    try:
+        json.dumps(extra_body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"extra_body: not JSON: {error}") from error
 
 
 class KindRecipe(Strict):
     """One kind of rows a teacher writes."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    version: int = Field(1, ge=1, description="Raise it when the meaning changes; it is part of every request's id")
+    version: int = Field(1, ge=1, description="For people, and part of the recipe's hash in provenance; of no id")
     system: str = Field(min_length=1)
     examples: list[Example] = Field(default_factory=list)
     context: ContextRecipe = Field(default_factory=ContextRecipe)
@@ -80,7 +125,7 @@ class KindRecipe(Strict):
         return messages
 
     def fingerprint(self) -> str:
-        """Hash of everything that decides a request of this kind, but the image and the teacher."""
+        """Hash of the whole kind, for provenance; what of it is sent decides the ids (see `requests`)."""
         parts = {
             "name": self.name,
             "version": self.version,
@@ -187,7 +232,4 @@ def load_expansion_recipe(name_or_uri: str) -> ExpansionRecipe:
 
 
 def _yaml(uri: str) -> Any:
-    try:
-        return yaml.safe_load(storage.read_text(uri))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{uri}: not YAML: {error}") from error
+    return storage.read_yaml(uri)

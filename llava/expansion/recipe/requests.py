@@ -1,18 +1,23 @@
 """Requests to a teacher, and the ids that make spending repeatable.
 
-An id is a hash over recipe, image, context, teacher and parameters: the same work has the same id in every run,
-online or in a batch file, so nothing is asked or paid for twice.
+An id is a hash over what is sent and over nothing else: the same body has the same id in every run, online or in a
+batch file, so nothing is asked or paid for twice. Parsing rules, turn limits and gates are no part of it. Bodies that
+are equal, such as two images with one caption, are told apart by a count: the second is a second draw.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from llava.expansion.recipe.kinds import KindRecipe
+from llava.expansion.recipe.kinds import KindRecipe, Sampling
 from llava.expansion.sources.corpus import AnnotatedImage
+
+REPAIR_NOTE = "\n\n(Write the reply again, complete and in exactly the form of the examples above.)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,9 @@ class Request:
         id: 32 hex digits, `custom_id` in batch files.
         prefix: messages shared by all requests of the kind (system, few-shot pairs).
         context: the image as text, the last user message.
+        fields: the rest of the body as it is sent: sampling, output limit, whatever `extra_body` adds.
+        limit_name: which of `fields` limits the output; empty: none does.
+        max_tokens: that limit; None without one.
     """
 
     id: str
@@ -31,47 +39,94 @@ class Request:
     prefix: list[dict[str, str]]
     context: str
     model: str
-    temperature: float
-    top_p: float
-    max_tokens: int
-    limit_name: str = "max_tokens"
+    fields: Mapping[str, Any]
+    limit_name: str
+    max_tokens: int | None
 
     def body(self) -> dict[str, Any]:
-        """The body of `POST /chat/completions`."""
-        return {
-            "model": self.model,
-            "messages": [*self.prefix, {"role": "user", "content": self.context}],
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            self.limit_name: self.max_tokens,
-        }
+        """The body of `POST /chat/completions`; the one place where it is put together."""
+        return {"model": self.model, "messages": self.messages(), **self.fields}
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Prefix and the user's turn."""
+        return [*self.prefix, {"role": "user", "content": self.context}]
+
+    def repaired(self) -> Request:
+        """The request after an unusable reply: a note at its end (the prefix stays cached), and twice the room."""
+        if self.max_tokens is None:
+            return replace(self, context=self.context + REPAIR_NOTE)
+        room = self.max_tokens * 2
+        return replace(
+            self, context=self.context + REPAIR_NOTE, max_tokens=room, fields={**self.fields, self.limit_name: room}
+        )
 
 
-def requests_of(kind: KindRecipe, model: str, images: Iterable[AnnotatedImage], seed: int) -> Iterator[Request]:
-    """The requests of one kind in the pictures' order; deterministic."""
-    prefix, sampling = kind.prefix(), kind.sampling
-    base = hashlib.sha256(f"{kind.fingerprint()}\n{model}\n".encode())
+class RequestMaker:
+    """Makes the requests that share everything but the image.
+
+    Args:
+        prefix: messages before the user's turn.
+        model: as the endpoint names it.
+        sampling: the recipe's parameters.
+        extra_body: overrides the recipe's.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        prefix: list[dict[str, str]],
+        model: str,
+        sampling: Sampling,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._kind, self._prefix, self._model = kind, prefix, model
+        self._fields, self._limit_name, self._limit = sampling.fields(extra_body)
+        shared = json.dumps([model, prefix, self._fields], sort_keys=True, ensure_ascii=False)
+        self._digest = hashlib.sha256(shared.encode())
+        self._seen: Counter[int] = Counter()
+
+    def request(self, image: AnnotatedImage, context: str) -> Request:
+        """The request about one image; equal contexts are counted in the order of asking."""
+        digest = self._digest.copy()
+        digest.update(context.encode())
+        key = int.from_bytes(digest.digest()[:8], "big")
+        self._seen[key] += 1
+        if self._seen[key] > 1:
+            digest.update(f"\n{self._seen[key]}".encode())
+        return Request(
+            digest.hexdigest()[:32], self._kind, image, self._prefix, context, self._model,
+            self._fields, self._limit_name, self._limit,
+        )  # fmt: skip
+
+
+def requests_of(
+    kind: KindRecipe,
+    model: str,
+    images: Iterable[AnnotatedImage],
+    seed: int,
+    extra_body: Mapping[str, Any] | None = None,
+) -> Iterator[Request]:
+    """The requests of one kind in the images' order; deterministic."""
+    maker = RequestMaker(kind.name, kind.prefix(), model, kind.sampling, extra_body)
     threshold = int(kind.share * 2**64)
     for image in images:
         if not kind.context.usable(image):
             continue
         if kind.share < 1.0 and _lot(f"{seed}:{kind.name}:{image.path}") >= threshold:
             continue
-        context = kind.context.render(image)
-        digest = base.copy()
-        digest.update(f"{image.path}\n{context}".encode())
-        yield Request(
-            digest.hexdigest()[:32], kind.name, image, prefix, context, model,
-            sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.limit_name,
-        )  # fmt: skip
+        yield maker.request(image, kind.context.render(image))
 
 
 def all_requests(
-    kinds: Sequence[KindRecipe], model: str, images: Iterable[AnnotatedImage], seed: int
+    kinds: Sequence[KindRecipe],
+    model: str,
+    images: Iterable[AnnotatedImage],
+    seed: int,
+    extra_body: Mapping[str, Any] | None = None,
 ) -> Iterator[Request]:
     """Kind after kind, so that a provider's prompt cache stays warm; `images` is iterated once per kind."""
     for kind in kinds:
-        yield from requests_of(kind, model, images, seed)
+        yield from requests_of(kind, model, images, seed, extra_body)
 
 
 def _lot(text: str) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from llava.expansion.asking.ledger import Entry, Ledger
+from llava.expansion.asking.entries import Entry
+from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.settled import Unusable, settle
 from llava.expansion.gates import Finding, Panel, Sample
-from llava.expansion.recipe.grammar import GrammarError
 from llava.expansion.recipe.kinds import ExpansionRecipe
 from llava.expansion.recipe.requests import Request
 from llava.expansion.rows.row import Row
@@ -35,26 +36,26 @@ def assemble(
     recipe: ExpansionRecipe,
     panel: Panel,
     *,
+    unusable: Unusable,
     image_position: str,
     seed: int,
 ) -> Iterator[Result]:
-    """One result a request, in the order of `requests`; the same ledger always gives the same results."""
+    """One result a request, in the order of `requests`; the same ledger always gives the same results.
+
+    What the ledger's texts are worth is decided here and now, by today's rules, whatever was decided when they came.
+    """
     for request in requests:
-        entry = ledger.get(request.id)
+        entry, why = settle(ledger, request, unusable)
         if entry is None:
             yield Result(request, None, None, [Finding("unanswered", "no reply in the ledger")])
             continue
-        if entry.status == "dropped":
-            yield Result(request, entry, None, [Finding(*_named(entry.reason))])
+        if why:
+            panel.note(finding := Finding(*_named(why)))
+            yield Result(request, entry, None, [finding])
             continue
         kind = recipe.kind(request.kind)
-        pairs: list[tuple[str, str]] = []
-        problem = ""
-        try:
-            pairs = kind.grammar.parse(entry.text)
-        except GrammarError as error:
-            problem = str(error)
-        findings = panel.judge(Sample(kind, request.image, entry.text, entry.finish_reason, pairs, problem))
+        pairs = kind.grammar.parse(entry.text)
+        findings = panel.judge(Sample(kind, request.image, entry.text, entry.finish_reason, pairs))
         if any(finding.hard for finding in findings):
             yield Result(request, entry, None, findings)
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from llava import storage
 from llava.expansion.asking.ledger import Ledger
+from llava.expansion.asking.settled import Unusable
 from llava.expansion.gates import Panel
 from llava.expansion.job import Job
 from llava.expansion.rows.assembly import assemble
@@ -73,6 +74,7 @@ def build_rows(
     uri: str,
     *,
     options: RowOptions,
+    unusable: Unusable,
     progress: Callable[[int, int], None],
 ) -> Built:
     """Write the instruction rows to `uri`, and beside it `.provenance.jsonl` and `.dropped.jsonl`.
@@ -101,7 +103,13 @@ def build_rows(
             sampler.see_row(row)
             origins.add(provenance.built_in(row))
         results = assemble(
-            job.requests(), ledger, job.recipe, panel, image_position=options.image_position, seed=job.seed
+            job.requests(),
+            ledger,
+            job.recipe,
+            panel,
+            unusable=unusable,
+            image_position=options.image_position,
+            seed=job.seed,
         )
         for done, result in enumerate(results, 1):
             if result.row is not None:

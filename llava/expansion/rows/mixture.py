@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from llava import storage
 from llava.config import Strict, validate
 from llava.data.records import RecordFile, read_records, row_from_record
-from llava.errors import DataError, SettingsError
+from llava.errors import DataError
 
 GENERATED = "generated"
 
@@ -25,7 +24,11 @@ class Part(Strict):
         description="`generated`, `generated:<kind>`, or path or URI of LLaVA JSON (relative: to the mixture)"
     )
     weight: float = Field(
-        1.0, gt=0, description="Share of its rows; above 1 rows repeat: 2.5 is twice all and once half"
+        1.0,
+        gt=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="Share of its rows; above 1 rows repeat: 2.5 is twice all and once half",
     )
     limit: int | None = Field(None, ge=1, description="At most so many rows after weighting")
     image_root: str = Field("", description="Put before each image path, e.g. gqa/images")
@@ -59,11 +62,7 @@ def load_mixture(uri: str) -> Mixture:
     Raises:
         SettingsError: not a mixture.
     """
-    try:
-        data = yaml.safe_load(storage.read_text(uri))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{uri}: not YAML: {error}") from error
-    mixture = validate(Mixture, data, uri)
+    mixture = validate(Mixture, storage.read_yaml(uri), uri)
     folder = uri.rpartition("/")[0]
     parts = [part.model_copy(update={"data": _absolute(part.data, folder)}) for part in mixture.parts]
     return mixture.model_copy(update={"parts": parts})

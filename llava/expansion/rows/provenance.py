@@ -47,12 +47,7 @@ class Provenance:
             "request": request.id,
             "recipe": self._recipe.name,
             "recipe_hash": self._fingerprints[request.kind],
-            "parameters": {
-                "model": request.model,
-                "temperature": request.temperature,
-                "top_p": request.top_p,
-                request.limit_name: request.max_tokens,
-            },
+            "parameters": {"model": request.model, **request.fields},
         }
         if entry is not None:
             usage = {"input": entry.usage.input, "cached_input": entry.usage.cached_input, "output": entry.usage.output}

@@ -5,15 +5,14 @@ The judge changes no row. Its requests go through the same ledger, limits and bu
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llava.expansion.asking.ledger import Ledger
-from llava.expansion.recipe.kinds import JudgeRecipe
-from llava.expansion.recipe.requests import Request
+from llava.expansion.recipe.kinds import JudgeRecipe, Sampling
+from llava.expansion.recipe.requests import Request, RequestMaker
 from llava.expansion.rows.assembly import Result
 from llava.expansion.rows.sampling import Group
 from llava.expansion.teachers.base import Reply
@@ -59,22 +58,20 @@ class Agreement:
 
 
 def judge_requests(
-    sample: Sequence[tuple[Group, Result]], recipe: JudgeRecipe, model: str
+    sample: Sequence[tuple[Group, Result]],
+    recipe: JudgeRecipe,
+    model: str,
+    extra_body: Mapping[str, Any] | None = None,
 ) -> list[tuple[Request, bool]]:
     """A request for every sampled result that has a reply, with whether the gates kept it."""
     prefix = [{"role": "system", "content": recipe.system.strip()}]
-    base = hashlib.sha256(json.dumps([recipe.model_dump(), model], sort_keys=True).encode())
+    maker = RequestMaker(KIND, prefix, model, Sampling(max_tokens=recipe.max_tokens), extra_body)
     requests = []
     for _, result in sample:
         if result.entry is None or not result.entry.text:
             continue
         context = f"{result.request.context}\n\n---\n{result.entry.text}"
-        digest = base.copy()
-        digest.update(f"{result.request.id}\n{context}".encode())
-        request = Request(
-            digest.hexdigest()[:32], KIND, result.request.image, prefix, context, model, 0.0, 1.0, recipe.max_tokens
-        )
-        requests.append((request, result.row is not None))
+        requests.append((maker.request(result.request.image, context), result.row is not None))
     return requests
 
 
@@ -84,7 +81,7 @@ def verdict(text: str) -> bool | None:
     return None if match is None else match.group(1).lower() == "good"
 
 
-def unusable_verdict(request: Request, reply: Reply) -> str:
+def unusable_verdict(kind: str, reply: Reply) -> str:
     """Why a judge's reply cannot be used."""
     return "" if verdict(reply.text) is not None else "judge: no line `Verdict: good` or `Verdict: bad`"
 

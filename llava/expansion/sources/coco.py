@@ -18,6 +18,8 @@ from llava.expansion.sources.corpus import AnnotatedImage, Box
 from llava.expansion.sources.json_stream import JsonStream
 from llava.manifest import sha256
 
+_MOST_PIXELS_A_SIDE = 1e6
+
 
 class CocoCorpus:
     """Images of COCO annotation files, in order of image id.
@@ -97,9 +99,9 @@ class CocoCorpus:
         return stream.sha256
 
     def _image_row(self, uri: str, index: int, row: Any) -> None:
-        image_id = row.get("id") if isinstance(row, dict) else None
+        image_id: Any = row.get("id") if isinstance(row, dict) else None
         name = row.get("file_name") if isinstance(row, dict) else None
-        if not isinstance(image_id, int) or not isinstance(name, str) or not name:
+        if not _is_id(image_id) or not isinstance(name, str) or not name:
             expected = "an object with a number id and a text file_name"
             self.problems.append(RowError(uri, index, "images", row, expected, problem="image-row"))
             return
@@ -111,14 +113,14 @@ class CocoCorpus:
         self._images[image_id] = (name, int(width), int(height))
 
     def _category_row(self, uri: str, index: int, row: Any) -> None:
-        if not isinstance(row, dict) or not isinstance(row.get("id"), int) or not isinstance(row.get("name"), str):
+        if not isinstance(row, dict) or not _is_id(row.get("id")) or not isinstance(row.get("name"), str):
             raise DataError(f"{uri}: categories[{index}]: found {row!r}; expected an object with id and name")
         self._category_names[row["id"]] = row["name"]
 
     def _caption_row(self, uri: str, index: int, row: Any) -> None:
         try:
             image_id, text = row["image_id"], row["caption"]
-            if type(image_id) is int and text.strip():
+            if _is_id(image_id) and text.strip():
                 self._caption_image.append(image_id)
                 self._caption_text.append(" ".join(text.split()))
                 return
@@ -131,14 +133,14 @@ class CocoCorpus:
         try:
             x, y, width, height = row["bbox"]
             image_id, category = row["image_id"], row["category_id"]
-            numbers = type(image_id) is int and type(category) is int
+            numbers = _is_id(image_id) and _is_id(category)
             if numbers and width > 0 and height > 0 and math.isfinite(x + y + width + height):
                 self._box_xywh.extend((x, y, width, height))
                 self._box_image.append(image_id)
                 self._box_category.append(category)
                 self._box_crowd.append(1 if row.get("iscrowd") else 0)
                 return
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             pass
         shown = {k: v for k, v in row.items() if k != "segmentation"} if isinstance(row, dict) else row
         expected = "image_id, category_id and bbox [x, y, width, height] with width and height above 0"
@@ -191,4 +193,9 @@ def _bounds(sorted_rows: np.ndarray, ids: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _MOST_PIXELS_A_SIDE
+
+
+def _is_id(value: Any) -> bool:
+    """A whole number that an array of 64-bit integers holds."""
+    return type(value) is int and -(1 << 63) <= value < 1 << 63

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
+from llava.parsing import BadNumber
 
 _CHUNK_CHARS = 4 << 20
 _LARGEST_VALUE_CHARS = 256 << 20
@@ -37,7 +38,7 @@ class JsonStream:
     def __init__(self, path: Path, shown: str) -> None:
         self._path = path
         self._shown = shown
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(parse_constant=BadNumber).raw_decode
         self._hash = hashlib.sha256()
         self._text = ""
         self._at = 0
@@ -114,6 +115,10 @@ class JsonStream:
             except json.JSONDecodeError as error:
                 if self._ended or len(self._text) - self._at > _LARGEST_VALUE_CHARS:
                     raise self._broken(error.msg, error.pos) from error
+            except RecursionError as error:
+                raise self._broken("nested too deeply to be read") from error
+            except ValueError as error:  # an integer of thousands of digits
+                raise self._broken(str(error)) from error
             self._more()
 
     def _peek(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from llava.expansion.sources.corpus import AnnotatedImage
 from llava.expansion.sources.json_stream import JsonStream
 from llava.json_lines import lines_of
 from llava.manifest import sha256
+from llava.parsing import Malformed, parse_rows
 
 _COCO_NAME = re.compile(r"(?:^|/)(?:COCO_\w+_)?(\d{12})\.\w+$")
 _IMAGE_FIELDS = ("image", "file_name", "image_path")
@@ -100,8 +100,8 @@ class _Rows:
         if self._uri.endswith(".jsonl"):
             for index, line in lines_of(text):
                 try:
-                    yield index, json.loads(line)
-                except json.JSONDecodeError:
+                    yield index, parse_rows(line)
+                except Malformed:
                     yield index, line
             return
         reader = csv.DictReader(io.StringIO(text), delimiter="\t" if self._uri.endswith(".tsv") else ",")

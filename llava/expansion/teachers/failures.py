@@ -1,15 +1,18 @@
-"""What can go wrong when a teacher is asked, in the four classes that decide what to do next."""
+"""What can go wrong when a teacher is asked, in classes that decide what to do next."""
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Literal
 
-FailureClass = Literal["retry", "drop", "stop"]
-"""`retry`: the same request may succeed later; `drop`: this request never will; `stop`: no request will.
+from llava.expansion.teachers.base import Usage
+from llava.redaction import redact
 
-(The fourth class, `repair`, is a reply that came but cannot be used: see `dispatch`.)
+FailureClass = Literal["retry", "drop", "reject", "stop"]
+"""`retry`: the same request may succeed later; `drop`: this request never will, because of its content; `reject`: this
+request was refused, and what happens to others tells whether it or the settings are at fault; `stop`: no request will
+succeed.
+
+(A reply that came but cannot be used is no failure: see `dispatch`.)
 """
 
 
@@ -19,26 +22,31 @@ class TeacherFailure(Exception):
     Args:
         action: what to do about it.
         reason: short, for the ledger and for people.
+        status: HTTP status; 0 without one.
         retry_after: seconds the server asked us to wait, or None.
         throttled: the server has too much to do, so fewer requests should be in flight.
+        billed: the provider may charge for it: the request went out, and nothing says that it was not worked on.
+        usage: what it said that it used; None where it did not say.
+        suspect: the reply may be another request's, so the connection it came over is not to be used again.
     """
 
     def __init__(
-        self, action: FailureClass, reason: str, *, retry_after: float | None = None, throttled: bool = False
+        self,
+        action: FailureClass,
+        reason: str,
+        *,
+        status: int = 0,
+        retry_after: float | None = None,
+        throttled: bool = False,
+        billed: bool = False,
+        usage: Usage | None = None,
+        suspect: bool = False,
     ) -> None:
         super().__init__(redact(reason))
         self.action = action
+        self.status = status
         self.retry_after = retry_after
         self.throttled = throttled
-
-
-_SECRETS = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-*]{6,}|(?i:bearer)\s+[^\s\"']{6,}|(?<=://)[^/\s@]+:[^/\s@]+@")
-
-
-def redact(text: str) -> str:
-    """`text` without API keys, bearer tokens and passwords in URLs; servers echo them in error messages."""
-    for name in ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
-        value = os.environ.get(name, "")
-        if len(value) >= 4:
-            text = text.replace(value, "[redacted]")
-    return _SECRETS.sub("[redacted]", text)
+        self.billed = billed
+        self.usage = usage
+        self.suspect = suspect

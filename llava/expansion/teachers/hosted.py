@@ -7,20 +7,25 @@ The key comes from OPENAI_API_KEY and is handed to nobody but the client. Retrie
 from __future__ import annotations
 
 import asyncio
-import email.utils
+import json
 import os
-import time
 from typing import Any
 
+import httpx
 import openai
 
 from llava.errors import SettingsError
 from llava.expansion.recipe.requests import Request
-from llava.expansion.teachers.base import Reply, Usage
+from llava.expansion.teachers.base import Reply
+from llava.expansion.teachers.completions import failure_of, read_completion
 from llava.expansion.teachers.failures import TeacherFailure
+from llava.expansion.teachers.twice import Twice
+from llava.parsing import parse_rows
 
-_OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
-_ABOUT_CONTENT = ("content_filter", "content_policy_violation", "context_length_exceeded", "string_above_max_length")
+_BYTES_PER_TOKEN = 16  # far above any text, JSON escapes included
+_LEAST_CAP = 262_144
+# The request did not go out, or not whole: nothing can have been worked on.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
 
 
 class HostedTeacher:
@@ -38,100 +43,97 @@ class HostedTeacher:
     def __init__(self, endpoint: str, model: str, *, timeout: float) -> None:
         if not model:
             raise SettingsError("teacher_model: empty; expected the model's name as the endpoint knows it")
-        key = os.environ.get("OPENAI_API_KEY", "")
-        if not key and not endpoint and not os.environ.get("OPENAI_BASE_URL"):
-            raise SettingsError(
-                "OPENAI_API_KEY is not set; the default endpoint needs it (from a secret, never a setting)"
-            )
         self.model = model
         self._timeout = timeout
-        # A local server without authentication still wants the header to be there.
-        self._client = openai.AsyncOpenAI(
-            base_url=endpoint or None, api_key=key or "unused", max_retries=0, timeout=timeout
+        self._endpoint = endpoint
+        self._key = key_for(endpoint)
+        self._twice = Twice()
+        self._line = self._connect()
+
+    def _connect(self) -> _Line:
+        return _Line(
+            openai.AsyncOpenAI(base_url=self._endpoint or None, api_key=self._key, max_retries=0, timeout=self._timeout)
         )
 
     async def ask(self, request: Request) -> Reply:
         """One chat completion.
 
         Raises:
-            TeacherFailure: classed by what the server said.
+            TeacherFailure: classed by what the server said, and by whether it may charge for it.
         """
+        line = self._line
+        line.in_flight += 1
+        try:
+            data, cut = await self._fetch(line.client, request)
+        finally:
+            line.in_flight -= 1
+            if line.retired and not line.in_flight:
+                await line.client.close()
+        if cut:
+            return Reply(data if isinstance(data, str) else "", "oversized", request.model, oversized=True)
+        if isinstance(data, dict) and self._twice.seen(str(data.get("id") or ""), json.dumps(data, sort_keys=True)):
+            raise TeacherFailure("retry", "the same response came twice", billed=True, suspect=True)
+        return read_completion(data, request.model)
+
+    async def _fetch(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Any, bool]:
+        """The JSON of the response, or the beginning of its text and True where it is longer than any reply can be."""
+        body = request.body()
+        cap = max(_LEAST_CAP, _BYTES_PER_TOKEN * (request.max_tokens or 0))
+        received = bytearray()
         try:
             # The client's timeout is for each read; a server that sends a byte now and then would hold us for ever.
             async with asyncio.timeout(self._timeout):
-                raw = await self._client.chat.completions.with_raw_response.create(**request.body())
-                data = raw.http_response.json()
+                async with client.chat.completions.with_streaming_response.create(
+                    model=body.pop("model"), messages=body.pop("messages"), extra_body=body
+                ) as response:
+                    async for chunk in response.iter_bytes():
+                        received += chunk
+                        if len(received) > cap:
+                            return received[:1000].decode(errors="replace"), True
         except (openai.APITimeoutError, TimeoutError) as error:
-            raise TeacherFailure("retry", "timeout", throttled=True) from error
+            sent = not isinstance(error.__cause__, _NOT_SENT)
+            raise TeacherFailure("retry", "timeout", throttled=True, billed=sent) from error
         except openai.APIStatusError as error:
             raise failure_of(error.status_code, error.body, error.response.headers) from error
-        except openai.APIConnectionError as error:
-            raise TeacherFailure("retry", f"connection: {error.__cause__ or error}") from error
-        except (openai.APIError, ValueError) as error:
-            raise TeacherFailure("retry", f"malformed response: {type(error).__name__}") from error
-        return read_completion(data, request.model)
+        except (openai.APIConnectionError, httpx.HTTPError) as error:
+            cause = error.__cause__ or error
+            sent = not isinstance(cause, _NOT_SENT)
+            raise TeacherFailure("retry", f"connection: {cause or type(cause).__name__}", billed=sent) from error
+        except openai.APIError as error:
+            raise TeacherFailure("retry", f"malformed response: {type(error).__name__}", billed=True) from error
+        try:
+            return parse_rows(bytes(received)), False
+        except ValueError as error:
+            raise TeacherFailure("retry", "malformed response: not JSON", billed=True) from error
+
+    async def renew(self) -> None:
+        """Use new connections from now on; those in use are closed when their replies are in."""
+        old, self._line = self._line, self._connect()
+        old.retired = True
+        if not old.in_flight:
+            await old.client.close()
 
     async def close(self) -> None:
         """Close connections."""
-        await self._client.close()
+        await self._line.client.close()
 
 
-def read_completion(data: Any, model: str) -> Reply:
-    """A chat completion's JSON as a reply.
+class _Line:
+    """A client, and how many requests are on its connections."""
+
+    def __init__(self, client: openai.AsyncOpenAI) -> None:
+        self.client = client
+        self.in_flight = 0
+        self.retired = False
+
+
+def key_for(endpoint: str, name: str = "OPENAI_API_KEY") -> str:
+    """The key from the environment; a local server without authentication still wants the header to be there.
 
     Raises:
-        TeacherFailure: `retry`, the JSON is not a chat completion.
+        SettingsError: there is none, and the default endpoint needs it.
     """
-    try:
-        choice = data["choices"][0]
-        message = choice["message"]
-        usage = data.get("usage") or {}
-        text = message.get("content")
-        reason = choice.get("finish_reason") or "stop"
-        if not text and message.get("refusal"):
-            text, reason = message["refusal"], "content_filter"
-        return Reply(
-            text if isinstance(text, str) else "",
-            str(reason),
-            str(data.get("model") or model),
-            Usage(
-                int(usage.get("prompt_tokens") or 0),
-                int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
-                int(usage.get("completion_tokens") or 0),
-            ),
-        )
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise TeacherFailure("retry", f"malformed response: no {error}") from error
-
-
-def failure_of(status: int, body: Any, headers: Any) -> TeacherFailure:
-    """Class an HTTP error."""
-    fault = body.get("error", body) if isinstance(body, dict) else {}
-    fault = fault if isinstance(fault, dict) else {"message": str(fault)}
-    code = str(fault.get("code") or fault.get("type") or "")
-    message = f"{status} {code} {fault.get('message') or ''}".strip()[:300]
-    if status == 429 and not any(name in message for name in _OUT_OF_MONEY):
-        return TeacherFailure("retry", message, retry_after=_retry_after(headers), throttled=True)
-    if status in (408, 409, 425) or status >= 500:
-        return TeacherFailure("retry", message, retry_after=_retry_after(headers), throttled=status in (503, 529))
-    if status in (401, 402, 403, 404, 405, 429):
-        return TeacherFailure("stop", message)
-    if any(name in message for name in _ABOUT_CONTENT) or status in (400, 413, 422):
-        return TeacherFailure("drop", message)
-    return TeacherFailure("stop", message)
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds from Retry-After (a number or a date) or retry-after-ms."""
-    milliseconds = headers.get("retry-after-ms")
-    value = headers.get("retry-after")
-    try:
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if value is not None:
-            return max(0.0, float(value))
-    except ValueError:
-        parsed = email.utils.parsedate_tz(value) if value else None
-        if parsed:
-            return max(0.0, email.utils.mktime_tz(parsed) - time.time())
-    return None
+    key = os.environ.get(name, "")
+    if not key and not endpoint and not os.environ.get("OPENAI_BASE_URL"):
+        raise SettingsError(f"{name} is not set; the default endpoint needs it (from a secret, never a setting)")
+    return key or "unused"

@@ -33,6 +33,9 @@ class OfflineTeacher:
         read = sum(len(message["content"]) for message in body["messages"])
         return Reply(text, "stop", self.model, Usage(input=read // 4, output=len(text) // 4))
 
+    async def renew(self) -> None:
+        """It has no connections."""
+
     async def close(self) -> None:
         """Nothing to close."""
 

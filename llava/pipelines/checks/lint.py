@@ -97,6 +97,32 @@ def importers_read_root_parameters(spec: Spec, platform: Spec) -> Iterator[str]:
 
 
 @rule
+def importers_keep_their_key(spec: Spec, platform: Spec) -> Iterator[str]:
+    """The backend records an importer under its display name and looks for its key: "cannot find producer task"."""
+    for _, task_name, task in _tasks(spec):
+        shown = task.get("taskInfo", {}).get("name", "")
+        if "importer" in _executor_of(spec, task) and shown != task_name:
+            yield f"{task_name}: renamed to {shown!r}; tasks that read an importer's artifact would not find it"
+
+
+@rule
+def retry_windows_hold_every_attempt(spec: Spec, platform: Spec) -> Iterator[str]:
+    """Past the window nothing is retried, and a retried pod that still runs at its end is killed there."""
+    kubernetes = _kubernetes(platform)
+    for _, task_name, task in _tasks(spec):
+        policy = task.get("retryPolicy", {})
+        if not policy.get("maxRetryCount"):
+            continue
+        label = spec["components"][task["componentRef"]["name"]].get("executorLabel", "")
+        deadline = int(kubernetes[label].get("activeDeadlineSeconds", 0))
+        retries, pause = int(policy["maxRetryCount"]), _seconds(policy.get("backoffDuration", "0s"))
+        pauses = sum(pause * policy.get("backoffFactor", 2.0) ** retry for retry in range(retries))
+        needed, window = (retries + 1) * deadline + pauses, _seconds(policy.get("backoffMaxDuration", "3600s"))
+        if window < needed:
+            yield f"{task_name}: backoffMaxDuration is {window:.0f} s; {retries + 1} attempts may take {needed:.0f} s"
+
+
+@rule
 def no_artifact_one_of(spec: Spec, platform: Spec) -> Iterator[str]:
     """kfp.local refuses an artifact chosen between branches."""
     for name, component in (("root", spec["root"]), *spec.get("components", {}).items()):
@@ -215,3 +241,8 @@ def _executor_of(spec: Spec, task: Spec) -> Spec:
 def _kubernetes(platform: Spec) -> Mapping[str, Spec]:
     executors = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     return defaultdict(dict, executors)
+
+
+def _seconds(duration: str) -> float:
+    """Of a protobuf duration as JSON has it: `60s`."""
+    return float(duration.removesuffix("s"))
