@@ -43,7 +43,7 @@ class ClipPlan:
     heads: int = 4
     text_layers: int = 2
     projection: int = 64
-    scenes: int = 40000
+    scenes: int = 24000
     steps: int = 4000
     batch: int = 128
     learning_rate: float = 2e-3

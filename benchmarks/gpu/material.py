@@ -12,26 +12,8 @@ import numpy as np
 import torch
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "demo" / "base" / "llama"
-WORDS = tuple(
-    [
-        "red",
-        "green",
-        "blue",
-        "circle",
-        "square",
-        "triangle",
-        "star",
-        "cross",
-        "ring",
-        "large",
-        "small",
-        "top",
-        "left",
-        "right",
-        "center",
-        "bottom",
-    ]
-)
+COLOURS = ("red", "green", "blue", "white")
+WORDS = (*COLOURS, "circle", "square", "star", "cross", "ring", "large", "small", "top", "left", "right", "center")
 IMAGES = 192
 
 

@@ -54,8 +54,8 @@ def packed_attention(
     """Causal attention within each document of a pack (B = 1); transformers' interface, returns (B, T, H, D).
 
     On CUDA in half precision this is one variable-length kernel (`torch.nn.attention.varlen`, torch >= 2.11) for heads
-    of a multiple of 8 channels. Elsewhere each document is attended to by itself, exactly as if it had come alone. With `padded_rows`, the mask is
-    `padded_mask`'s, which knows nothing of a layer's sliding window: it is applied here.
+    of a multiple of 8 channels. Elsewhere each document is attended to by itself, exactly as if it had come alone. With
+    `padded_rows`, the mask is `padded_mask`'s, which knows nothing of a layer's sliding window: it is applied here.
     """
     if cu_seqlens_N is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward

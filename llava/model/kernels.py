@@ -53,7 +53,7 @@ def use_liger(model: Any) -> None:
             setattr(module, name, value)
     plain = before.get("apply_rotary_pos_emb")
     fused = vars(module).get("apply_rotary_pos_emb")
-    if plain is not None and fused is not plain:
+    if plain is not None and fused is not None and fused is not plain:
         module.apply_rotary_pos_emb = _where_it_runs(fused, plain)  # type: ignore[attr-defined]
 
 

@@ -48,7 +48,7 @@ def cross_entropy(
     chunk: int = CHUNK,
 ) -> torch.Tensor:
     """Cross-entropy of `hidden @ weight.T + bias`, summed over K and divided by `divisor`; scalar, fp32."""
-    loss: torch.Tensor = _HeadLoss.apply(
+    loss: torch.Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
         hidden_KD, weight_VD, bias_V, targets_K, divisor, chunk, torch.is_grad_enabled()
     )
     return loss

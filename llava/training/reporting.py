@@ -115,7 +115,6 @@ def _problems(report: Report, problems: list[Problem]) -> None:
     )
 
 
-<<<<<<< HEAD
 def _profile(report: Report, result: Result) -> None:
     if result.profile is None:
         return
@@ -130,15 +129,6 @@ def _profile(report: Report, result: Result) -> None:
     )
 
 
-def thinned(history: list[StepRecord]) -> list[StepRecord]:
-    """At most `MOST_POINTS` records, evenly spaced, the last one among them."""
-    stride = -(-len(history) // MOST_POINTS) or 1
-    kept = history[::stride]
-    return kept if not history or kept[-1] is history[-1] else [*kept, history[-1]]
-
-
-=======
->>>>>>> main
 def write_problems(uri: str, problems: list[Problem]) -> None:
     """Every row left out, as JSON lines, for whoever mends the data."""
     storage.write_text(uri, "".join(f"{problem.model_dump_json()}\n" for problem in problems))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
@@ -85,7 +86,7 @@ def test_the_kernel_is_called_as_it_wants(
         )
         return torch.empty_like(query)
 
-    monkeypatch.setattr(attention.varlen, "varlen_attn", watched)
+    monkeypatch.setattr(varlen, "varlen_attn", watched)
     monkeypatch.setattr(attention, "_KERNEL_GROUPS_HEADS", True)
     empty = lambda heads: torch.empty(1, heads, 91, 16, device="meta", dtype=torch.bfloat16)  # noqa: E731
     bounds = torch.zeros(3, dtype=torch.int32, device="meta")

@@ -44,7 +44,7 @@ def test_the_kernel_is_attention_by_document(groups: int, window: int | None) ->
     pull = torch.randn(1, total, 4, 64, device="cuda")
     truth = attention._by_document(*exact, bounds, 0.0, None, window)
     (truth * pull).sum().backward()
-    found = attention._varlen(*low, bounds, max(DOCUMENTS), None, window)
+    found = attention._varlen(low[0], low[1], low[2], bounds, max(DOCUMENTS), None, window)
     (found.float() * pull).sum().backward()
     by_hand = attention._by_document(*plain, bounds, 0.0, None, window)
     (by_hand.float() * pull).sum().backward()
