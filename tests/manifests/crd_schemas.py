@@ -89,8 +89,8 @@ FLAT: dict[tuple[str, str], Schema] = {
     ("kueue.x-k8s.io/v1beta2", "WorkloadPriorityClass"): strict({"value": {"type": "integer"}}, description=STRING),
 }
 
-# KServe: serving.kserve.io/v1beta1, config/crd/full/serving.kserve.io_inferenceservices.yaml; the manifests were also held
-# against that file itself, made strict.
+# KServe, serving.kserve.io/v1beta1, after config/crd/full/serving.kserve.io_inferenceservices.yaml; the manifests were
+# also held against that file itself, made strict.
 _AMOUNTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}
 _RESOURCES = strict({"requests": _AMOUNTS, "limits": _AMOUNTS})
 _ENV = {"type": "array", "items": strict({"name": STRING, "value": {"type": "string"}})}
