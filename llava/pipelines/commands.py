@@ -16,6 +16,7 @@ from llava.errors import SettingsError, UserError
 from llava.pipelines.clean_command import add_clean
 from llava.pipelines.clustertest.command import add_clustertest
 from llava.pipelines.clustertest.world import MakeWorld
+from llava.pipelines.cost_command import add_cost
 from llava.pipelines.graph import STAGES, package_names
 from llava.pipelines.options import (
     Build,
@@ -130,6 +131,7 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
     add_remote_commands(app, build)
     add_schedule(app, build)
     add_clean(app)
+    add_cost(app)
     add_register(app)
     if make_world:
         add_clustertest(app, build, make_world)
