@@ -139,7 +139,7 @@ def run_training(
 
 def _metrics(result: Result, seconds: float) -> dict[str, float]:
     metrics = {**result.numbers, "seconds": seconds, "steps": float(result.steps)}
-    if not result.device.lower().startswith("cpu"):  # one rank an accelerator, on all nodes together
+    if not result.device.endswith("CPU threads"):  # one rank an accelerator, on all nodes together
         metrics |= spending.spent(result.world_size, seconds)
     if result.resumed_from:
         metrics["resumed_from_step"] = float(result.resumed_from)

@@ -6,6 +6,8 @@ import pytest
 
 from llava.errors import SettingsError
 from llava.stages import spending
+from llava.stages.train_stage import _metrics
+from llava.training.job import Result
 
 
 def test_hours_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +37,11 @@ def test_a_price_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_what_a_task_asked_for(values: dict[str, object], count: float) -> None:
     assert spending.requested(values) == count
+
+
+@pytest.mark.parametrize(("device", "hours"), [("NVIDIA H100 80GB HBM3", 8.0), ("2 CPU threads", None)])
+def test_a_training_stage_counts_every_rank(device: str, hours: float | None) -> None:
+    result = Result.model_construct(
+        steps=10, resumed_from=None, world_size=16, device=device, numbers={}, validations=[], history=[]
+    )
+    assert _metrics(result, 1800.0).get("accelerator_hours") == hours
