@@ -13,6 +13,7 @@ import typer
 
 from llava import storage
 from llava.errors import SettingsError, UserError
+from llava.pipelines.clean_command import add_clean
 from llava.pipelines.clustertest.command import add_clustertest
 from llava.pipelines.clustertest.world import MakeWorld
 from llava.pipelines.graph import STAGES, package_names
@@ -127,6 +128,7 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
 
     add_remote_commands(app, build)
     add_schedule(app, build)
+    add_clean(app)
     if make_world:
         add_clustertest(app, build, make_world)
     return app

@@ -86,6 +86,13 @@ def test_the_manifest_says_what_was_asked() -> None:
     assert pod["volumes"][0]["emptyDir"]["medium"] == "Memory"
 
 
+@pytest.mark.parametrize(("hours", "seconds"), [(1, 3600), (168, 604_800)])
+def test_a_deadline_is_in_seconds(hours: int, seconds: int) -> None:
+    """`activeDeadlineSeconds`, as Kubernetes has it for jobs."""
+    settings = request_of().settings.model_copy(update={"deadline_hours": hours})
+    assert train_job(request_of(settings=settings))["spec"]["activeDeadlineSeconds"] == seconds
+
+
 def test_the_volume_for_base_models_is_the_nodes_too() -> None:
     (main,) = [container for container in POD["spec"]["containers"] if container["name"] == "main"]
     pod: dict[str, Any] = {

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import pipeline
-from llava import storage, storage_s3
+from llava import storage, storage_clients
 from llava.pipelines.clustertest.runs import Runs
 from llava.pipelines.commands import main
 from llava.pipelines.package import compile_package
@@ -61,11 +61,11 @@ def bucket(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
     """The module's store, empty; the AWS environment of the test points at it."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()
     for place in left_in(store):
         storage.delete(storage.join(store.uri, place))
     yield store
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()
 
 
 @pytest.fixture(scope="module")
