@@ -33,7 +33,7 @@ def evaluate(
     """Answer a benchmark in batches and score it, beside two baselines
 
     Args:
-        benchmark: custom (your own questions), vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, mmbench-cn, seed, mm-vet, llava-bench, refcoco, captions, nocaps, flickr30k, mmmu, mmstar, ai2d, chartqa, docvqa, ocrbench or hallusionbench; or a Python file of your own
+        benchmark: custom (your own questions), one of docs/evaluation.md, or a Python file of your own
         questions_uri: The benchmark's folder, as people have it; or its files, separated by commas
         images_uri: Folder or s3:// prefix that image paths are relative to; after commas, further allowed places
         profile: How answers are read: as the original's scripts do, or with more understanding

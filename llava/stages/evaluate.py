@@ -20,9 +20,7 @@ class Settings(StageSettings):
 
     benchmark: str = Field(
         "custom",
-        description="custom (your own questions), vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, mmbench-cn, "
-        "seed, mm-vet, llava-bench, refcoco, captions, nocaps, flickr30k, mmmu, mmstar, ai2d, chartqa, docvqa, ocrbench or "
-        "hallusionbench; or a Python file of your own",
+        description="custom (your own questions), one of docs/evaluation.md, or a Python file of your own",
     )
     questions_uri: str = Field(
         description="The benchmark's folder, as people have it; or its files, separated by commas"
