@@ -37,6 +37,7 @@ from llava.pipelines.options import (
     read_parameters,
 )
 from llava.pipelines.package import compile_package
+from llava.pipelines.register_command import add_register
 from llava.pipelines.remote_commands import PACKAGES, add_remote_commands, local_folder, run_here
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.schedule_commands import add_schedule
@@ -129,6 +130,7 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
     add_remote_commands(app, build)
     add_schedule(app, build)
     add_clean(app)
+    add_register(app)
     if make_world:
         add_clustertest(app, build, make_world)
     return app
