@@ -54,7 +54,7 @@ def read(name: str, folder: Path) -> list[Question]:
 
 
 def test_vqav2_test_dev_becomes_the_servers_file(tmp_path: Path) -> None:
-    row = {
+    row: dict[str, Any] = {
         "question_id": 262144000,
         "image": "COCO_test2015_000000262144.jpg",
         "text": f"Is the ball flying towards the batter?{SHORT}",
@@ -409,7 +409,7 @@ def test_show_prompt_prints_the_question_file_character_by_character(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = f"What is this? \nWhen the provided information is insufficient, respond with 'Unanswerable'.{SHORT}"
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question_id": k, "image": f"{k}.jpg", "text": text.replace("this", str(k)), "category": "x"} for k in range(3)
     ]
     write(tmp_path / "llava_test.jsonl", *rows)
