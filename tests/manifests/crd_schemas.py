@@ -53,7 +53,10 @@ RULE = strict(
 
 SPECS: dict[tuple[str, str], Schema] = {
     ("kueue.x-k8s.io/v1beta2", "ResourceFlavor"): strict(
-        {}, nodeLabels=LABELS, tolerations={"type": "array", "items": TOLERATION}
+        {},
+        nodeLabels=LABELS,
+        nodeTaints={"type": "array", "items": strict({"key": STRING, "value": STRING, "effect": STRING})},
+        tolerations={"type": "array", "items": TOLERATION},
     ),
     ("kueue.x-k8s.io/v1beta2", "ClusterQueue"): strict(
         {
