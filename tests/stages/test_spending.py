@@ -41,7 +41,8 @@ def test_what_a_task_asked_for(values: dict[str, object], count: float) -> None:
 
 @pytest.mark.parametrize(("device", "hours"), [("NVIDIA H100 80GB HBM3", 8.0), ("2 CPU threads", None)])
 def test_a_training_stage_counts_every_rank(device: str, hours: float | None) -> None:
-    result = Result.model_construct(
-        steps=10, resumed_from=None, world_size=16, device=device, numbers={}, validations=[], history=[]
-    )
+    result = Result(
+        steps=10, resumed_from=None, world_size=16, device=device, history=[], validations=[], samples=[], numbers={},
+        deepspeed_config={}, warnings=[], data_sha256="", problems=[],
+    )  # fmt: skip
     assert _metrics(result, 1800.0).get("accelerator_hours") == hours
