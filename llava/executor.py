@@ -31,6 +31,7 @@ from llava.config import validate
 from llava.errors import SettingsError, TransientError, UserError
 from llava.manifest import redacted_settings
 from llava.processes import die_with_parent, yield_idle_cores
+from llava.retrying import Pauses
 from llava.stages import restarts
 from llava.stages.finite import finite, finite_metrics
 from llava.stages.remembered import note_uri, raise_remembered, remember
@@ -259,7 +260,7 @@ def program(module: str = "llava.executor") -> int:
     """What `python -m <module>` does: the stage at once in a local run, under a supervising process on a cluster."""
     if _no_launcher() or restarts.is_supervised():
         return main()
-    pauses = restarts.Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
+    pauses = Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
     return restarts.supervise([sys.executable, "-m", module, *sys.argv[1:]], pauses=pauses)
 
 
