@@ -120,6 +120,9 @@ class TrainRecipe(Strict):
         0, ge=0, description="0: none; 1: every layer; n: every n-th layer"
     )
     compile: bool = Field(False, description="torch.compile each language-model layer")
+    kernels: Literal["torch", "liger"] = Field(
+        "torch", description="liger: fused norms, rotation and feed-forward (extra liger; GPU only)"
+    )
     lora: LoraRecipe | None = None
     nodes: int = Field(1, ge=1, description="Nodes; more than one makes the stage create a TrainJob on Kubernetes")
 

@@ -13,6 +13,7 @@ import typer
 
 from llava import storage
 from llava.errors import SettingsError, UserError
+from llava.pipelines.clean_command import add_clean
 from llava.pipelines.clustertest.command import add_clustertest
 from llava.pipelines.clustertest.world import MakeWorld
 from llava.pipelines.graph import STAGES, package_names
@@ -36,6 +37,7 @@ from llava.pipelines.options import (
     read_parameters,
 )
 from llava.pipelines.package import compile_package
+from llava.pipelines.register_command import add_register
 from llava.pipelines.remote_commands import PACKAGES, add_remote_commands, local_folder, run_here
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.schedule_commands import add_schedule
@@ -127,6 +129,8 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
 
     add_remote_commands(app, build)
     add_schedule(app, build)
+    add_clean(app)
+    add_register(app)
     if make_world:
         add_clustertest(app, build, make_world)
     return app

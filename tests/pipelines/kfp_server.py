@@ -56,6 +56,8 @@ class KfpServer:
             return 200, {"run": {"id": found[1]}, "pipeline_runtime": {"workflow_manifest": manifest}}
         if found := re.fullmatch(r"/runs/(.+)", route[1]):
             run = self.runs.get(found[1])
+            if method == "DELETE":
+                self.runs.pop(found[1], None)
             return (200, run) if run else (404, {"error": f"run {found[1]} not found", "code": 5})
         if route == ("GET", "/pipelines"):
             name = json.loads(query["filter"])["predicates"][0].get("stringValue") if "filter" in query else None
@@ -73,6 +75,11 @@ class KfpServer:
             }
             self.versions.append(made)
             return 200, made
+        if route == ("GET", "/runs"):
+            listed = list(self.runs.values())
+            start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
+            more = {"next_page_token": str(start + size)} if start + size < len(listed) else {}
+            return 200, {"runs": listed[start : start + size], "total_size": len(listed), **more}
         if route == ("POST", "/recurringruns"):
             made = {**body, "recurring_run_id": f"schedule-{len(self.schedules) + 1}"}
             # backend/src/apiserver/server/api_converter.go: the status is what the mode asked for.
