@@ -36,6 +36,7 @@ from llava.pipelines.options import (
 from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
+from llava.pipelines.values import check_arguments
 
 if TYPE_CHECKING:
     from llava.local.run import LocalOptions, RunRecord
@@ -288,8 +289,6 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: naming every fault.
     """
-    from llava.local.run import check_arguments
-
     spec = read_spec(compiled)
     values = check_arguments(spec, arguments)
     require_sound(compiled, values)

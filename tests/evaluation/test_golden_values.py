@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from llava.evaluation import statistics
+from llava.evaluation import choices, statistics
 from llava.evaluation.benchmark import Question
 from llava.evaluation.benchmarks import get_benchmark
 from llava.evaluation.cider import cider
@@ -147,17 +147,26 @@ def test_pope_is_read_as_the_original_reads_it(answer: str, reading: str) -> Non
 
 def of_a_mean(scores: Sequence[float]) -> Interval:
     values = np.asarray(scores, dtype=float)
-    return statistics.bootstrap_statistic(lambda chosen: float(values[chosen].mean()), range(len(values)))
+    return statistics.bootstrap_statistic(
+        lambda chosen: float(values[chosen].mean()), range(len(values)), resamples=2000
+    )
 
 
 @pytest.mark.parametrize("bootstrap", [lambda scores: statistics.bootstrap(scores, range(len(scores))), of_a_mean])
 def test_a_bootstrap_interval_holds_95_and_not_90_in_100(bootstrap: Callable[[Sequence[float]], Interval]) -> None:
-    """By hand: of 3 draws from (0, 0, 3) the mean is 0, 1, 2 or 3 with probability 8/27, 12/27, 6/27 and 1/27.
+    """A hundred scores of 0 and a hundred of 2: the sum of a resample is twice a binomial with n = 200, p = 1/2.
 
-    So 96.3 % lie at 2 or below: the 95th percentile is 2, the 97.5th is 3; and the 2.5th is 0, as the 5th.
+    Its table: 95 % lie from 86 to 114, 90 % from 88 to 112. Two thousand resamples place each end to one or so.
     """
-    interval = bootstrap([0.0, 0.0, 3.0])
-    assert (interval.value, interval.low, interval.high) == (1.0, 0.0, 3.0)
-    # The other side: 3.7 % lie at 0, so the 5th percentile is 1 and the 2.5th is 0.
-    interval = bootstrap([0.0, 3.0, 3.0])
-    assert (interval.value, interval.low, interval.high) == (2.0, 0.0, 3.0)
+    interval = bootstrap([0.0, 2.0] * 100)
+    assert interval.value == 1.0
+    assert 100 * interval.low == pytest.approx(86, abs=1.1)
+    assert 100 * interval.high == pytest.approx(114, abs=1.1)
+
+
+@pytest.mark.parametrize("answer", ["E", "E. the fifth", "The answer is E."])
+def test_a_letter_beyond_the_options_is_no_answer(answer: str) -> None:
+    """ScienceQA's questions have two to five options; `eval_science_qa.py` of haotian-liu/LLaVA takes such a letter for
+    wrong, because no option has it."""
+    assert choices.stated(answer, "ABCDE") == "E"
+    assert choices.stated(answer, "ABCD") is None
