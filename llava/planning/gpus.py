@@ -63,7 +63,7 @@ def gpu_named(name: str, *, memory_gib: float = 0.0, peak_tflops: float = 0.0) -
     for option, value in (("gpu-memory", memory_gib), ("gpu-tflops", peak_tflops)):
         if value < 0:
             raise SettingsError(f"{option}: found {value}; expected a number above 0")
-    found = _in_table(name)
+    found = known_gpu(name)
     if found is None and not memory_gib:
         raise SettingsError(
             f"gpu: found {name!r}; expected one of {', '.join(GPUS)}, or its memory too: --gpu-memory 24 (GiB)"
@@ -78,7 +78,8 @@ def gpu_named(name: str, *, memory_gib: float = 0.0, peak_tflops: float = 0.0) -
     return replace(found, **changes)
 
 
-def _in_table(name: str) -> Gpu | None:
+def known_gpu(name: str) -> Gpu | None:
+    """The GPU of the table that a name, such as its driver's, means; None for any other."""
     plain = re.sub(r"nvidia|geforce|tesla|[^a-z0-9]", "", name.lower())
     exact = {re.sub(r"[^a-z0-9]", "", known): gpu for known, gpu in GPUS.items()}
     if plain in exact:
