@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llava.config import TrainRecipe
 from llava.data.batch_plan import BatchPlan
 from llava.data.dataset import split_validation
-from llava.data.layout import pack_rows, pad_rows
+from llava.data.layout import pack_rows, pad_rows, worst_pack
 from llava.errors import DataError, SettingsError
 
 
@@ -136,6 +136,27 @@ def test_no_micro_batch_is_heavier_than_the_dry_run(packing: bool) -> None:
     else:
         padded = [len(batch) * p.lengths[batch].max() for batch in everything if batch]
         assert len(heaviest) * p.lengths[heaviest].max() >= max(padded)
+
+
+def test_padded_micro_batches_are_as_few_as_they_can_be() -> None:
+    """16 rows, at most 4 in each, on 2 ranks: 4 of them; on 3 ranks 6, so that each has 2."""
+    lengths = np.full(16, 10, np.int32)
+    assert [len(batch) for batch in pad_rows(lengths, 4, 2)] == [4] * 4
+    assert sorted(len(batch) for batch in pad_rows(lengths, 4, 3)) == [2, 2, 3, 3, 3, 3]
+    assert [len(batch) for batch in pad_rows(lengths, 5, 1)] == [4] * 4
+
+
+def test_the_dry_run_is_as_large_as_a_micro_batch_and_no_larger() -> None:
+    assert len(plan(rows=120, packing=False).longest_micro_batch()) == 3
+    assert len(plan(rows=2, packing=False).longest_micro_batch()) == 2
+    lengths, two = np.full(9, 10, np.int32), np.full(9, 2, np.int32)
+    assert len(worst_pack(lengths, two, 1000, 5)) == 2, "a third row would bring a sixth image"
+    assert len(worst_pack(lengths, two, 45, 100)) == 4
+
+
+def test_a_row_that_just_fits_a_pack_is_taken() -> None:
+    lengths, images = np.array([100, 4], np.int32), np.array([4, 0], np.int32)
+    assert BatchPlan(lengths, lengths, images, recipe(max_length=100)).step(0).tokens == 104
 
 
 def test_the_fingerprint_tells_data_and_settings_apart_but_not_ranks() -> None:
