@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llava.config import TrainRecipe
 from llava.data.batch_plan import BatchPlan
 from llava.data.dataset import split_validation
-from llava.data.layout import pack_rows, pad_rows, worst_pack
+from llava.data.layout import pack_rows, pad_rows, worst_packs
 from llava.errors import DataError, SettingsError
 
 
@@ -147,11 +147,11 @@ def test_padded_micro_batches_are_as_few_as_they_can_be() -> None:
 
 
 def test_the_dry_run_is_as_large_as_a_micro_batch_and_no_larger() -> None:
-    assert len(plan(rows=120, packing=False).longest_micro_batch()) == 3
-    assert len(plan(rows=2, packing=False).longest_micro_batch()) == 2
+    assert [len(batch) for batch in plan(rows=120, packing=False).heaviest_micro_batches()] == [3]
+    assert [len(batch) for batch in plan(rows=2, packing=False).heaviest_micro_batches()] == [2]
     lengths, two = np.full(9, 10, np.int32), np.full(9, 2, np.int32)
-    assert len(worst_pack(lengths, two, 1000, 5)) == 2, "a third row would bring a sixth image"
-    assert len(worst_pack(lengths, two, 45, 100)) == 4
+    assert [len(pack) for pack in worst_packs(lengths, two, 1000, 5)] == [2], "a third row would bring a sixth image"
+    assert [len(pack) for pack in worst_packs(lengths, two, 45, 100)] == [4]
 
 
 def test_a_row_that_just_fits_a_pack_is_taken() -> None:
