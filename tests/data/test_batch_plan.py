@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llava.config import TrainRecipe
 from llava.data.batch_plan import BatchPlan
 from llava.data.dataset import split_validation
-from llava.data.layout import pack_rows, pad_rows, worst_pack
+from llava.data.layout import pack_rows, pad_rows, worst_packs
 from llava.errors import DataError, SettingsError
 
 
@@ -127,7 +127,7 @@ def test_packs_are_spread_evenly_over_ranks() -> None:
 @pytest.mark.parametrize("packing", [True, False])
 def test_no_micro_batch_is_heavier_than_the_dry_run(packing: bool) -> None:
     p = plan(rows=120, packing=packing)
-    heaviest = p.longest_micro_batch()
+    heaviest, *_ = p.heaviest_micro_batches()
     everything = [batch for k in range(p.total_steps) for batch in p.step(k).ranks[0]]
     if packing:
         assert p.lengths[heaviest].sum() >= max(p.lengths[batch].sum() for batch in everything)
@@ -147,11 +147,11 @@ def test_padded_micro_batches_are_as_few_as_they_can_be() -> None:
 
 
 def test_the_dry_run_is_as_large_as_a_micro_batch_and_no_larger() -> None:
-    assert len(plan(rows=120, packing=False).longest_micro_batch()) == 3
-    assert len(plan(rows=2, packing=False).longest_micro_batch()) == 2
+    assert [len(batch) for batch in plan(rows=120, packing=False).heaviest_micro_batches()] == [3]
+    assert [len(batch) for batch in plan(rows=2, packing=False).heaviest_micro_batches()] == [2]
     lengths, two = np.full(9, 10, np.int32), np.full(9, 2, np.int32)
-    assert len(worst_pack(lengths, two, 1000, 5)) == 2, "a third row would bring a sixth image"
-    assert len(worst_pack(lengths, two, 45, 100)) == 4
+    assert [len(pack) for pack in worst_packs(lengths, two, 1000, 5)] == [2], "a third row would bring a sixth image"
+    assert [len(pack) for pack in worst_packs(lengths, two, 45, 100)] == [4]
 
 
 def test_a_row_that_just_fits_a_pack_is_taken() -> None:
@@ -196,3 +196,15 @@ def test_validation_rows_are_set_aside_by_seed() -> None:
     assert split_validation(5, 0, seed=0) == ([0, 1, 2, 3, 4], [])
     with pytest.raises(DataError, match="validation_rows: found 5, with 5 usable rows"):
         split_validation(5, 5, seed=0)
+
+
+def test_the_heaviest_micro_batches_are_heaviest_in_tokens_and_in_images() -> None:
+    """Long rows of text and short ones of an image each: no pack is worst for both, so both are tried."""
+    lengths = np.array([900] * 4 + [100] * 20, dtype=np.int32)
+    images = np.array([0] * 4 + [1] * 20, dtype=np.int32)
+    recipe = TrainRecipe(learning_rate=1.0, packing=True, max_length=900, pack_tokens=1800, pack_images=16)
+    by_tokens, by_images = BatchPlan(lengths, lengths, images, recipe).heaviest_micro_batches()
+    assert lengths[by_tokens].sum() == 1800 and images[by_tokens].sum() == 0
+    assert images[by_images].sum() == 16 and lengths[by_images].sum() <= 1800
+    same = BatchPlan(lengths[4:], lengths[4:], images[4:], recipe).heaviest_micro_batches()
+    assert len(same) == 1, "one pack where it is worst for both"
