@@ -26,7 +26,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llava import storage
+from llava import accelerators, storage
 from llava.config import validate
 from llava.errors import SettingsError, TransientError, UserError
 from llava.manifest import redacted_settings
@@ -150,6 +150,10 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
     spending.price_of_environment()  # a price that is none is better known before than after a training
     start = time.monotonic()
+    if not _no_launcher():
+        asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
+        print(f"{stage.name:<9} {accelerators.machine()}, {asked} accelerators asked for", file=sys.stderr, flush=True)
+        accelerators.require(asked)
     if _no_launcher():  # a person is watching, who may have put right what stands behind a setting
         result = stage.run(settings, input_places, output_places)
     else:
