@@ -10,7 +10,7 @@ import typer
 from llava.errors import SettingsError, UserError
 from llava.pipelines.executions import Execution
 from llava.pipelines.graph import STAGES
-from llava.pipelines.remote_commands import HostOption, NamespaceOption
+from llava.pipelines.options import HostOption, NamespaceOption
 from llava.pipelines.service import Service
 
 # Argo counts seconds times the amount, memory by 100 MiB (pkg/apis/workflow/v1alpha1, ResourcesDuration).
