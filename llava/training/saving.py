@@ -19,3 +19,12 @@ def save(job: Job, engine: Engine, model: Any, processor: Any, rank: int) -> Non
             save_projector(model, job.output_uri)
         else:
             save_model(model, processor, job.output_uri)
+
+
+def rehearse(job: Job, engine: Engine, model: Any, rank: int) -> None:
+    """What `save` needs of the devices' memory, and nothing written: whole parameters, adapters merged; collective."""
+    from llava.model import lora
+
+    with engine.whole_parameters():
+        if rank == 0 and job.stage == "finetune":
+            lora.merged_state_dict(model)
