@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
+ACCOUNT = "llava-runner"  # what the overlays in manifests/ make, and docs/operations.md asks for
 HostOption = Annotated[
     str | None,
     typer.Option("--host", help="URL of the Kubeflow Pipelines API", show_default="KF_PIPELINES_ENDPOINT"),
@@ -53,7 +54,15 @@ NamespaceOption = Annotated[
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run", show_default="package and time")]
 AccountOption = Annotated[
-    str | None, typer.Option("--service-account", help="Service account of the run's pods", show_default="Kubeflow's")
+    str, typer.Option("--service-account", help="Service account of the run's pods; empty: Kubeflow's default")
+]
+UnpinnedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unpinned",
+        envvar="LLAVA_ALLOW_UNPINNED",
+        help="Submit images that no digest pins (a development cluster)",
+    ),
 ]
 CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
 ClusterCheck = Literal["refuse", "warn", "off"]
@@ -84,7 +93,8 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         root: Annotated[
             str | None, typer.Option(help="Pipeline root: s3:// or minio://", show_default="the service's")
         ] = None,
-        service_account: AccountOption = None,
+        service_account: AccountOption = ACCOUNT,
+        allow_unpinned: UnpinnedOption = False,
         cache: CacheOption = True,
         images: LockOption = None,
         queue: QueueOption = "",
@@ -96,10 +106,11 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, PACKAGES, options, images)
+        compiled, loose = compile_package(build, package, PACKAGES, options, images)
+        require_pinned_images(loose, allow_unpinned)
         arguments = checked(compiled, read_parameters(params, param))
         service = Service(host, namespace)
-        request = RunRequest(compiled, arguments, namespace, service_account, queue)
+        request = RunRequest(compiled, arguments, namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}"
         start(service, request, experiment=experiment, name=called, root=root, cache=cache)
@@ -148,7 +159,8 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         namespace: NamespaceOption = "kubeflow",
         experiment: ExperimentOption = "llava",
         name: NameOption = None,
-        service_account: AccountOption = None,
+        service_account: AccountOption = ACCOUNT,
+        allow_unpinned: UnpinnedOption = False,
         cache: CacheOption = True,
         images: LockOption = None,
         queue: QueueOption = "",
@@ -184,7 +196,9 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
 
         folder = local_folder(place, work) if local else PACKAGES
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        compiled, loose = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        if not local:
+            require_pinned_images(loose, allow_unpinned)
         arguments = {
             **carried_over(compiled, earlier.arguments),
             **{plan.imports[source]: uri for source, uri in uris.items()},
@@ -199,10 +213,23 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
             artifacts = place if storage.is_remote(place) else None
             run_here(compiled, arguments, LocalOptions(root=folder, artifacts=artifacts, cache=cache))
             return
-        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
+        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} of {run}"
         start(service, request, experiment=experiment, name=called, root=place or None, cache=cache)
+
+
+def require_pinned_images(loose: Collection[str], allowed: bool) -> None:
+    """See that a run's images are content and not tags, which another push moves under a run and its cache.
+
+    Raises:
+        SettingsError: naming those that are not, unless they are allowed.
+    """
+    if loose and not allowed:
+        raise SettingsError(
+            f"not pinned by digest: {', '.join(sorted(loose))}; build the images and commit images.lock.json "
+            "(python -m tools.images build --push), or --allow-unpinned"
+        )
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from llava.pipelines.options import (
 )
 from llava.pipelines.package import compile_package
 from llava.pipelines.remote_commands import (
+    ACCOUNT,
     PACKAGES,
     AccountOption,
     CacheOption,
@@ -34,8 +35,10 @@ from llava.pipelines.remote_commands import (
     ExperimentOption,
     HostOption,
     NamespaceOption,
+    UnpinnedOption,
     ask_cluster,
     checked,
+    require_pinned_images,
 )
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service
@@ -70,7 +73,8 @@ def add_schedule(app: typer.Typer, build: Build) -> None:
         namespace: NamespaceOption = "kubeflow",
         experiment: ExperimentOption = "llava",
         root: Annotated[str | None, typer.Option(help="Pipeline root", show_default="the service's")] = None,
-        service_account: AccountOption = None,
+        service_account: AccountOption = ACCOUNT,
+        allow_unpinned: UnpinnedOption = False,
         cache: CacheOption = True,
         images: LockOption = None,
         queue: QueueOption = "",
@@ -84,10 +88,11 @@ def add_schedule(app: typer.Typer, build: Build) -> None:
         fields = cron.kubeflow_cron(expression)
         began, ends = _window(expression, start, end, catch_up)
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, PACKAGES, options, images)
+        compiled, loose = compile_package(build, package, PACKAGES, options, images)
+        require_pinned_images(loose, allow_unpinned)
         arguments = checked(compiled, read_parameters(params, param))
         service = Service(host, namespace)
-        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
+        ask_cluster(RunRequest(compiled, arguments, namespace, service_account or None, queue), cluster_check, context)
         made = service.ask(
             lambda client: client.create_recurring_run(
                 experiment_id=client.create_experiment(experiment, namespace=service.profile).experiment_id,
@@ -101,7 +106,7 @@ def add_schedule(app: typer.Typer, build: Build) -> None:
                 pipeline_package_path=str(compiled),
                 pipeline_root=root,
                 enable_caching=cache,
-                service_account=service_account,
+                service_account=service_account or None,
                 enabled=not paused,
             )
         )
