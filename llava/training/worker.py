@@ -36,7 +36,8 @@ from llava.training.training_rows import load_rows
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # a first step may compile, a checkpoint may come from a slow store
 # What gloo, NCCL and the rendezvous store say when the process at the other end has gone; none has a class for it.
 LOST_PEER = re.compile(
-    r"connection (was )?(closed|reset)|broken pipe|remote process exited|timed out waiting", re.IGNORECASE
+    r"connection (was )?(closed|reset)|broken pipe|remote process exited|another rank failed|timed out waiting",
+    re.IGNORECASE,
 )
 
 
