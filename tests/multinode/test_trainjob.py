@@ -328,7 +328,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Faltering(KubernetesApi):
-    """Its log breaks off in ways a test server cannot be made to: a silence, a fault of the connection's own library."""
+    """Its log breaks off as a test server cannot be made to: a silence, a fault of the connection's own library."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, NAMESPACE)
