@@ -3,6 +3,7 @@
     python pipeline.py compile                     every package into build/pipelines/
     python pipeline.py run --param recipe=tiny ... the full package on this machine
     python pipeline.py submit --host URL ...       the full package on Kubeflow Pipelines
+    python pipeline.py clustertest --host URL      whether that Kubeflow keeps what docs/operations.md promises
 
 Every package comes from one factory, `build`: `full`, `from-<stage>`, `only-<stage>`. The stages and how they feed each
 other stand in `llava/pipelines/graph.py`, what they ask of a cluster in `llava/pipelines/resources.py`.
@@ -11,7 +12,8 @@ other stand in `llava/pipelines/graph.py`, what they ask of a cluster in `llava/
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from kfp import dsl
@@ -136,7 +138,14 @@ def _summary(plan: PackagePlan) -> str:
     return f"LLaVA: {', '.join(plan.stages)}, from artifacts of an earlier run."
 
 
+def small_world(folder: Path) -> Callable[[str], dict[str, Any]]:
+    """What the cluster test's runs train on; see `demo.small_world`."""
+    from demo.small_world import write_small_world
+
+    return write_small_world(folder)
+
+
 if __name__ == "__main__":
     from llava.pipelines.commands import main
 
-    sys.exit(main(build))
+    sys.exit(main(build, make_world=small_world))

@@ -17,6 +17,7 @@ from llava import storage
 from llava.errors import SettingsError
 from llava.parsing import Malformed, parse_json
 
+IMAGE_TOKEN = "<image>"  # stands in text and ids where an image goes
 M = TypeVar("M", bound=BaseModel)
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]
@@ -119,6 +120,9 @@ class TrainRecipe(Strict):
         0, ge=0, description="0: none; 1: every layer; n: every n-th layer"
     )
     compile: bool = Field(False, description="torch.compile each language-model layer")
+    kernels: Literal["torch", "liger"] = Field(
+        "torch", description="liger: fused norms, rotation and feed-forward (extra liger; GPU only)"
+    )
     lora: LoraRecipe | None = None
     nodes: int = Field(1, ge=1, description="Nodes; more than one makes the stage create a TrainJob on Kubernetes")
 

@@ -7,9 +7,23 @@ it without a traceback; every other exception is a bug of ours and keeps its tra
 
 from __future__ import annotations
 
+import reprlib
+
+from llava.redaction import redact, visible
+
+_shown = reprlib.Repr()  # a value from outside may be nested or long without end
+_shown.maxstring = _shown.maxother = 160
+_shown.maxdict = _shown.maxlist = 8
+
 
 class UserError(Exception):
-    """Something the user can put right. The message says where, what was found and what would be right."""
+    """Something the user can put right. The message says where, what was found and what would be right.
+
+    It is safe to show and to store: keys and passwords are cut out of it, control characters are written out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(redact(message)))
 
 
 class SettingsError(UserError):
@@ -33,7 +47,7 @@ class RowError(DataError):
     """
 
     def __init__(self, file: str, row: int, field: str, value: object, expected: str, *, problem: str) -> None:
-        shown = repr(value)
+        shown = _shown.repr(value)
         if len(shown) > 120:
             shown = shown[:117] + "..."
         super().__init__(f"{file}: row {row}: {field}: found {shown}; expected {expected}")

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError, TransientError, UserError
+from llava.manifest import redacted_settings
 from llava.processes import die_with_parent, yield_idle_cores
 from llava.stages import restarts
 from llava.stages.finite import finite, finite_metrics
@@ -173,7 +174,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
         }
     record = OutputRecord(
         stage=stage.name,
-        settings=settings.model_dump(mode="json"),
+        settings=redacted_settings(settings.model_dump(mode="json")),
         inputs=input_uris,
         outputs=output_uris,
         metrics=metrics,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llava.planning.gpus import GIB
+
 if TYPE_CHECKING:
     from llava.config import Recipe
     from llava.planning.corpora import Corpus
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from llava.planning.stage_plan import StagePlan
 
 app = typer.Typer()
-GIB = 2**30
 
 
 @app.command("plan")
@@ -48,7 +49,7 @@ def plan(
     shape = shape_of(loaded.model)
     plans = []
     for stage, data in (("pretrain", pretrain_data), ("finetune", finetune_data)):
-        corpus = measure(loaded, stage, data) if data else default_corpus(loaded.name, stage)
+        corpus = _measured(loaded, stage, data) if data else default_corpus(loaded.name, stage)
         plans.append(plan_stage(loaded, stage, shape, corpus, gpu=device, gpus=gpus, mfu=mfu, price=dollars))  # type: ignore[arg-type]
     if as_json:
         typer.echo(
@@ -68,32 +69,14 @@ def plan(
     _show(loaded, plans, device, gpus, mfu, dollars)
 
 
-def measure(recipe: Recipe, stage: str, uri: str) -> Corpus:
-    """Averages of a file of rows under the stage's template and tokenizer (at most 2,000 rows, evenly spaced)."""
-    import numpy as np
+def _measured(recipe: Recipe, stage: str, uri: str) -> Corpus:
+    from llava.planning.measuring import measure
 
-    from llava.data.labels import encode
-    from llava.data.records import read_records
-    from llava.data.templates import get_template
-    from llava.errors import DataError
-    from llava.model.special_tokens import load_tokenizer
-    from llava.planning.corpora import Corpus
-
-    train = getattr(recipe, stage)
-    tokenizer = load_tokenizer(recipe.model.language_model)
-    template = get_template(train.template)
-    records = read_records(uri).records
-    if not records:
-        raise DataError(f"{uri}: no usable rows")
-    sample = records[:: max(1, len(records) // 2000)]
-    # One placeholder an image: text alone is measured, visual tokens come from the model's shape.
-    rows = [encode(record, template, tokenizer, [1] * len(record.images)) for record in sample]
-    images = [len(record.images) for record in sample]
-    text = [len(row.input_ids) - count for row, count in zip(rows, images, strict=True)]
-    supervised = [int((row.labels != -100).sum()) for row in rows]
-    return Corpus(
-        uri, len(records), float(np.mean(images)), float(np.mean(text)), float(np.mean(supervised)), measured=True
-    )
+    corpus, problems = measure(recipe, stage, uri)
+    if problems:
+        rows = "row" if len(problems) == 1 else "rows"
+        typer.echo(f"note: {uri}: {len(problems)} {rows} cannot be used, the first: {problems[0]}", err=True)
+    return corpus
 
 
 def _show(recipe: Recipe, plans: list[StagePlan], gpu: Gpu, gpus: int, mfu: float, price: float) -> None:

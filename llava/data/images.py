@@ -11,7 +11,6 @@ Remote bytes pass through a disk cache of bounded size, shared by the threads of
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llava import storage
+from llava.data.decoding import decode, header
 from llava.data.disk_cache import DiskCache
 from llava.data.image_error import ImageError
 from llava.data.references import Roots
@@ -109,7 +109,7 @@ class ImageSource:
         Raises:
             ImageError: as `load`.
         """
-        return _header(self.read(ref), ref)
+        return header(self.read(ref), ref)
 
     def read_image(self, ref: str) -> bytes:
         """The file's bytes, looked at as `header` does: what is no image is never handed on.
@@ -118,7 +118,7 @@ class ImageSource:
             ImageError: as `header`.
         """
         data = self.read(ref)
-        _header(data, ref)
+        header(data, ref)
         return data
 
     def _place(self, ref: str) -> _Place:
@@ -184,50 +184,6 @@ def _cache_bytes_from_environment() -> int:
         raise SettingsError(
             f"LLAVA_IMAGE_CACHE_GB: found {value!r}; expected a number of gigabytes, 0 for none"
         ) from error
-
-
-def decode(data: bytes, ref: str) -> Image.Image:
-    """Decode image bytes to RGB.
-
-    Raises:
-        ImageError: `image-corrupt`.
-    """
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.mode == "RGB" and image.info.get("transparency") is None:
-            image.load()
-            return image
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            whole = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", whole.size, (255, 255, 255, 255)), whole).convert("RGB")
-        return image.convert("RGB")
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ...
-    except Exception as error:
-        raise _corrupt(data, ref, error) from error
-
-
-def _header(data: bytes, ref: str) -> tuple[int, int]:
-    if data[:2] == b"\xff\xd8" and data.rstrip(b"\0")[-2:] == b"\xff\xd9":
-        return _size(data, ref)
-    image = decode(data, ref)
-    return image.width, image.height
-
-
-def _size(data: bytes, ref: str) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(data))
-        return image.width, image.height
-    except Exception as error:
-        raise _corrupt(data, ref, error) from error
-
-
-def _corrupt(data: bytes, ref: str, error: Exception) -> ImageError:
-    detail = f"{len(data)} bytes that cannot be decoded: {error}".replace(f"{io.BytesIO.__name__}", "bytes")
-    return ImageError(ref, "image-corrupt", detail, "a whole JPEG, PNG, GIF, WebP, BMP or TIFF file")
 
 
 def _is_absent(error: StorageError, uri: str) -> bool:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llava.data.records import IMAGE, Record
+from llava.config import IMAGE_TOKEN
+from llava.data.records import Record
 from llava.data.templates import Span, Template
 from llava.errors import RowError, SettingsError
 
@@ -74,7 +75,7 @@ class RowEncoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int | None = None,
-        image_token: str = IMAGE,
+        image_token: str = IMAGE_TOKEN,
     ) -> None:
         if not tokenizer.is_fast:
             raise SettingsError(
@@ -233,14 +234,3 @@ def _trained_tokens(text: _Text, encoding: Any) -> tuple[npt.NDArray[np.int32], 
     trained_T = trained_C[np.where(wide_T, ends_T - 1, ends_T)]
     in_text_T = np.array([sequence is not None for sequence in encoding.sequence_ids], dtype=bool)
     return ids_T, trained_T & in_text_T
-
-
-def encode(
-    record: Record, template: Template, tokenizer: PreTrainedTokenizerBase, visual_tokens: Sequence[int]
-) -> Encoded:
-    """Encode one record; for many, keep a `RowEncoder`.
-
-    Raises:
-        RowError: as `RowEncoder.encode`.
-    """
-    return RowEncoder(template, tokenizer).encode(record, visual_tokens)

@@ -8,6 +8,7 @@ images, settings): a row of another fingerprint is not reused, and a run over mo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from llava import storage
 from llava.evaluation.benchmark import Profile, Question
 from llava.json_lines import lines_of
 from llava.manifest import sha256
+from llava.parsing import Malformed, parse_rows
+
+_PART = re.compile(r"[\w.-]*\d{6}\.jsonl")
 
 
 class PredictionLog:
@@ -44,6 +48,8 @@ class PredictionLog:
             if storage.exists(uri):
                 self._take(uri)
         for item in storage.list_files(self._parts):
+            if not _PART.fullmatch(item.path):
+                continue  # not written by us: an editor's copy, a store's own marker
             self._take(storage.join(self._parts, item.path))
             number = item.path.removesuffix(".jsonl").removeprefix(self._writer)
             if number.isdigit():
@@ -93,8 +99,13 @@ class PredictionLog:
 
     def _take(self, uri: str) -> None:
         for _, line in lines_of(storage.read_text(uri)):
-            row = json.loads(line)
-            key = row["id"]
+            try:
+                row = parse_rows(line)
+                key = row["id"]
+                if not isinstance(key, str) or not isinstance(row["answer"], str):
+                    continue
+            except (Malformed, KeyError, TypeError):
+                continue  # a line nobody can read answers no question; it is asked again
             if key not in self._fingerprints:
                 self._aside[key] = line
             elif row.get("of") == self._fingerprints[key]:

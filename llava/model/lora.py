@@ -45,11 +45,6 @@ def add_lora(model: Any, recipe: LoraRecipe, *, seed: int = 0) -> None:
         inject_adapter_in_model(config, language_model, adapter_name=ADAPTER)
 
 
-def has_lora(model: Any) -> bool:
-    """Whether adapters are in the model."""
-    return any(True for _ in _lora_layers(model))
-
-
 def merge(model: Any) -> None:
     """Add the adapters into the weights they adapt and take them out, in place; 4-bit weights become whole again.
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llava import storage
+from llava import contents, storage
 from llava.errors import SettingsError, StorageError
+from llava.manifest import manifest_uri, read_manifest, sha256
 from llava.model import attention, deep_projector, projector
 from llava.model.processor_saving import save_processor
 
@@ -100,14 +101,17 @@ def load_model(
     """
     from transformers import AutoConfig, LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
-    from llava.model.sources import resolve
+    from llava.model.sources import check_config, resolve
 
     path = resolve(uri, "model")
-    kind = (
-        storage.read_json(str(Path(path) / "config.json")).get("model_type")
-        if Path(path).is_dir()
-        else AutoConfig.from_pretrained(path).model_type
-    )
+    if Path(path).is_dir():
+        config = storage.read_json(str(Path(path) / "config.json"))
+        check_config(config, f"model: {uri}: config.json")
+        kind = config.get("model_type")
+    else:
+        kind = AutoConfig.from_pretrained(path).model_type
+    if Path(path).is_dir():
+        contents.verified(Path(path), "model")
     classes = {
         "llava": LlavaForConditionalGeneration,
         "llava_next": LlavaNextForConditionalGeneration,
@@ -161,8 +165,10 @@ def load_projector(model: Any, uri: str) -> None:
                 "use the recipe it was trained with"
             )
     source = storage.join(uri, PROJECTOR_FILE)
+    data = storage.read_bytes(source)
+    _refuse_damaged(uri, PROJECTOR_FILE, data)
     try:
-        tensors = load(storage.read_bytes(source))
+        tensors = load(data)
     except SafetensorError as error:
         raise StorageError(f"{source}: not a readable safetensors file: {error}") from error
     own = {hub_key(name): tensor for name, tensor in model.state_dict().items() if _is_projector(name)}
@@ -175,6 +181,18 @@ def load_projector(model: Any, uri: str) -> None:
                     f"projector: {source}: {key} has shape {tuple(tensors[key].shape)}; expected {tuple(tensor.shape)}"
                 )
             tensor.copy_(tensors[key])
+
+
+def _refuse_damaged(uri: str, name: str, data: bytes) -> None:
+    """Compare bytes with the manifest beside them; a folder without one (of another program) has nothing to compare."""
+    if storage.size(manifest_uri(uri)) is None:
+        return
+    promised = read_manifest(uri).files.get(name)
+    if promised is not None and sha256(data) != promised:
+        raise StorageError(
+            f"{storage.join(uri, name)}: damaged: sha256 {sha256(data)[:12]}…, its manifest says {promised[:12]}…; "
+            "restore it, or run the stage that wrote it again"
+        )
 
 
 def _is_projector(name: str) -> bool:

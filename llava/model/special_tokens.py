@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llava.config import IMAGE_TOKEN
 from llava.errors import SettingsError
 from llava.model.sources import resolve
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-IMAGE_TOKEN = "<image>"
 PAD_TOKEN = "<pad>"
 ROUND_ROWS_TO = 64
 
@@ -33,7 +33,7 @@ def load_tokenizer(language_model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    path = resolve(language_model, "model.language_model")
+    path = resolve(language_model, "model.language_model", weights=False)
     _need_sentencepiece(path, language_model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -36,9 +36,10 @@ from llava.pipelines.options import (
 from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
+from llava.pipelines.values import check_arguments
 
 if TYPE_CHECKING:
-    from llava.local.run import RunRecord
+    from llava.local.run import LocalOptions, RunRecord
     from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
@@ -158,6 +159,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         context: ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
+        from llava.local.run import LocalOptions
         from llava.pipelines.earlier import find_run, pick
         from llava.pipelines.lookup import look_up
 
@@ -180,7 +182,7 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
             uris = pick(earlier, plan.imports, plan.optional)
         resumed = resumed_from(earlier, plan.stages[0]) if resume else {}
 
-        folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
+        folder = local_folder(place, work) if local else PACKAGES
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
         arguments = {
@@ -194,7 +196,8 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         for uri in resumed.values():
             typer.echo(f"{'checkpoints':<16} {uri}")
         if service is None:
-            run_here(compiled, arguments, place, work, cache)
+            artifacts = place if storage.is_remote(place) else None
+            run_here(compiled, arguments, LocalOptions(root=folder, artifacts=artifacts, cache=cache))
             return
         request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
         ask_cluster(request, cluster_check, context)
@@ -217,15 +220,21 @@ def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
     return {parameter_name(stage, "resume_uri"): earlier.checkpoints[stage]}
 
 
-def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | None, cache: bool) -> None:
-    """Run a package on this machine and say what came out."""
-    from llava.local.run import LocalOptions, run_package
+def local_folder(root: str, work: Path | None) -> Path:
+    """Where a local run keeps its books: `work`, else the root where that is a folder, else `runs/local`."""
+    return work or (Path("runs/local") if storage.is_remote(root) else storage.local_path(root))
 
-    remote = storage.is_remote(root)
-    folder = work or (Path("runs/local") if remote else storage.local_path(root))
-    say_outputs(
-        run_package(compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache))
-    )
+
+def run_here(compiled: Path, arguments: dict[str, Any], options: LocalOptions) -> None:
+    """Run a package on this machine and say what came out, or, after Ctrl-C, how to resume (exit status 130)."""
+    from llava.local.run import INTERRUPTED, run_package
+
+    try:
+        record = run_package(compiled, arguments, options)
+    except KeyboardInterrupt:  # typer would end without a word
+        typer.echo(f"\npipeline: {INTERRUPTED}", err=True)
+        raise typer.Exit(130) from None
+    say_outputs(record)
 
 
 def say_outputs(record: RunRecord) -> None:
@@ -280,8 +289,6 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: naming every fault.
     """
-    from llava.local.run import check_arguments
-
     spec = read_spec(compiled)
     values = check_arguments(spec, arguments)
     require_sound(compiled, values)

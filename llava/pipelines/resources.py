@@ -209,6 +209,7 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
     for variable, path in {
         "LLAVA_RUN": "metadata.labels['pipeline/runid']",
         "LLAVA_POD_NAME": "metadata.name",
+        "LLAVA_METRICS_HOST": "status.podIP",
         "LLAVA_POD_UID": "metadata.uid",
         "LLAVA_NAMESPACE": "metadata.namespace",
     }.items():

@@ -58,7 +58,8 @@ class Service:
             warnings.simplefilter("ignore", FutureWarning)
             from kfp import Client
         token = os.environ.get("KF_PIPELINES_TOKEN")
-        self._probe(token)
+        # Where there are profiles, experiments live in one; where there are none, the API refuses a namespace.
+        self.profile = namespace if self._probe(token) else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self._client = self._asking(lambda: Client(host=self.host, namespace=namespace, existing_token=token))
@@ -84,9 +85,38 @@ class Service:
                 pipeline_root=root,
                 enable_caching=cache,
                 service_account=service_account,
+                namespace=self.profile,
             )
         )
         return str(result.run_id)
+
+    def ask(self, call: Callable[[Any], T], what: str = "request") -> T:
+        """Anything else that kfp's client can do.
+
+        Raises:
+            ServiceError: the endpoint does not answer, or refuses; `what` is named where there is no such thing.
+        """
+        return self._asking(lambda: call(self._client), what)
+
+    def experiment_id(self, name: str) -> str:
+        """Id of an experiment.
+
+        Raises:
+            ServiceError: there is none of this name.
+        """
+        try:
+            found = self._asking(
+                lambda: self._client.get_experiment(experiment_name=name, namespace=self.profile),
+                f"experiment {name!r}",
+            )
+        except ValueError as error:  # kfp's own, for a name that nobody or several have
+            raise ServiceError(f"{self.host}: experiment {name!r}: {error}") from error
+        return str(found.experiment_id)
+
+    def delete_experiment(self, name: str) -> None:
+        """Delete an experiment; its runs are deleted before."""
+        experiment = self.experiment_id(name)
+        self._asking(lambda: self._client.delete_experiment(experiment), f"experiment {name!r}")
 
     def upload(self, package: Path, pipeline: str, version: str) -> tuple[str, str]:
         """Upload a package as a version of a pipeline, which is made when it is new; returns both ids."""
@@ -138,8 +168,12 @@ class Service:
         """Where a person sees a run."""
         return f"{self.host.rstrip('/')}/#/runs/details/{run}"
 
-    def _probe(self, token: str | None) -> None:
-        """One question of our own first: kfp's client asks five times, with a traceback for each."""
+    def _probe(self, token: str | None) -> bool:
+        """One question of our own first: kfp's client asks five times, with a traceback for each.
+
+        Returns:
+            Whether it is a multi-user installation.
+        """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             reply = httpx.get(f"{self.host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=30)
@@ -151,6 +185,12 @@ class Service:
             )
         if reply.status_code != 200:
             raise ServiceError(f"{self.host}: health check failed ({reply.status_code}): {_short(reply.text)}")
+        try:
+            return bool(reply.json().get("multi_user"))
+        except (ValueError, AttributeError) as error:
+            raise ServiceError(
+                f"{self.host}: the health check answered {_short(reply.text)[:80]!r}; is it the address of the API?"
+            ) from error
 
     def _asking(self, call: Callable[[], T], what: str = "request") -> T:
         from kfp_server_api import ApiException

@@ -11,9 +11,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from llava import __version__, storage
+from llava.redaction import redact
 from llava.report.charts import Bar, bar_chart, histogram, line_chart
 from llava.report.gallery import Card, gallery
-from llava.report.numbers import readable
+from llava.written_numbers import readable
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class _Part:
     title: str
     anchor: str
     body: Markup
+
+
+def _shown(cell: float | str | None) -> str:
+    if cell is None:
+        return "–"
+    return redact(cell) if isinstance(cell, str) else readable(cell)
 
 
 class Report:
@@ -35,13 +42,13 @@ class Report:
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
-        self.subtitle = subtitle
+        self.subtitle = redact(subtitle)
         self._parts: list[_Part] = []
         self._scripts = False
 
     def text(self, paragraph: str) -> Report:
         """A paragraph; line breaks are kept."""
-        return self._add("", Markup('<p class="text">{}</p>').format(paragraph))
+        return self._add("", Markup('<p class="text">{}</p>').format(redact(paragraph)))
 
     def heading(self, title: str) -> Report:
         """A heading above the parts that follow."""
@@ -72,7 +79,8 @@ class Report:
                 raise ValueError(f"table {title!r}: a row has {len(row)} cells for {len(columns)} columns: {row!r}")
             cells = Markup("").join(
                 Markup('<td class="{}">{}</td>').format(
-                    "" if isinstance(cell, str) else "number", "–" if cell is None else readable(cell)
+                    "" if isinstance(cell, str) else "number",
+                    _shown(cell),
                 )
                 for cell in row
             )
@@ -81,7 +89,12 @@ class Report:
         return self._add(title, table.format(head, body))
 
     def line_chart(
-        self, title: str, series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, log_y: bool = False
+        self,
+        title: str,
+        series: Mapping[str, Sequence[tuple[float, float | None]]],
+        x: str,
+        y: str,
+        log_y: bool = False,
     ) -> Report:
         """Lines over a common x axis; values that are not finite leave a gap."""
         return self._add(title, line_chart(series, x=x, y=y, log_y=log_y))
@@ -90,7 +103,7 @@ class Report:
         """Bars, with whiskers where an interval is known; grouped by label where bars name a series."""
         return self._add(title, bar_chart(bars, y=y))
 
-    def histogram(self, title: str, values: Sequence[float], x: str) -> Report:
+    def histogram(self, title: str, values: Sequence[float | None], x: str) -> Report:
         """How values are distributed."""
         return self._add(title, histogram(values, x=x))
 

@@ -20,6 +20,7 @@ from llava.training.checkpoints import CheckpointWriter, take_snapshot
 from llava.training.engine import Engine
 from llava.training.job import StepRecord
 from llava.training.meters import Meter
+from llava.training.profiling import StepProfiler
 from llava.training.state import RunState
 
 
@@ -33,6 +34,7 @@ class Loop:
         record_ids: dataset index -> record id, for messages.
         validate: run after a step whose number is a multiple of `validate_every_steps`, and after the last.
         after_log: given the records of a stretch of steps once they are fetched.
+        profiler: told where each step begins and ends.
     """
 
     engine: Engine
@@ -49,6 +51,7 @@ class Loop:
     total_steps: int
     validate: Callable[[int, RunState], None] | None = None
     after_log: Callable[[list[StepRecord]], None] | None = None
+    profiler: StepProfiler | None = None
     _shown: dict[str, float | str | None] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
@@ -66,7 +69,11 @@ class Loop:
         for step in range(self.first_step, self.total_steps):
             work = next(source)
             assert work.step == step, f"the loader gave step {work.step} where {step} was due"
+            if self.profiler is not None:
+                self.profiler.before_step()
             self._step(step, work, meter)
+            if self.profiler is not None:
+                self.profiler.after_step()
             done = step + 1
             last = done == self.total_steps
             save = last or done % self.recipe.save_every_steps == 0
@@ -83,6 +90,8 @@ class Loop:
                 self._save(done)
             if save or check:
                 meter.start_clock()
+        if self.profiler is not None:
+            self.profiler.finish()
         self.writer.wait()
 
     def _step(self, step: int, work: StepBatches, meter: Meter) -> None:

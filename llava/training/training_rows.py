@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from llava.config import IMAGE_TOKEN
 from llava.data.batch_plan import BatchPlan
 from llava.data.batches import Batch, BatchLoader, StepBatches
 from llava.data.check import CheckResult, check_rows
@@ -88,7 +89,7 @@ class TrainingRows:
         for index in range(min(count, len(self.validation))):
             record = self.validation.records[index]
             first = record.turns[:1]
-            shown = first[0].text.count("<image>")
+            shown = first[0].text.count(IMAGE_TOKEN)
             images = [self.validation.images.load(ref) for ref in record.images[:shown]]
             chosen.append((record, GenerationRequest(template.prompt(first), images)))
         return chosen

@@ -29,6 +29,7 @@ from llava.training.engine import Engine, device_of_this_rank
 from llava.training.job import Failure, Job, Result
 from llava.training.loop import Loop
 from llava.training.modelling import build_model_for, build_processor_for
+from llava.training.profiling import StepProfiler
 from llava.training.state import Identity, RunState, mathematics, weights_fingerprint
 from llava.training.training_rows import load_rows
 
@@ -91,6 +92,7 @@ def run(job: Job) -> None:
         rehearsal.rehearse(job, engine, model, processor, data, checks, telemetry, rank)
         state, first_step, cautions = resume.resume(job, engine, RunState(identity=identity), telemetry, rank)
         meter = throughput.Throughput(model, job.recipe, job.stage, data.plan, device)
+        profiler = StepProfiler(job.profile_steps if rank == 0 else 0, storage.join(job.checkpoints_uri, "profile"))
         loop = Loop(
             engine=engine,
             recipe=recipe,
@@ -113,6 +115,7 @@ def run(job: Job) -> None:
             total_steps=data.total_steps,
             validate=checks.run if data.validation is not None else None,
             after_log=lambda records: meter.log(records, telemetry),
+            profiler=profiler,
         )
         loop.run()
         telemetry.note("saving")
@@ -139,6 +142,7 @@ def run(job: Job) -> None:
                 warnings=cautions,
                 data_sha256=data.sha256,
                 problems=data.problems,
+                profile=profiler.result,
             )
             storage.write_json(job.result_uri, result.model_dump(mode="json"), indent=None)
         if world_size > 1:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from components import FOLDERS, sync
-from components.images import image_of, is_pinned
+from components.images import image_of
 from llava.stages.fields import default_of, scalar_type
 from llava.stages.stage import STAGE_MODULES, load_stage, uri_parameter
 
@@ -72,14 +74,30 @@ def test_the_files_are_as_sync_writes_them() -> None:
     assert done.returncode == 0, f"run `python -m components.sync`:\n{done.stdout}{done.stderr}"
 
 
+# Of scripts/validate_metadata of kubeflow/pipelines-components: fields, their order, versions as semver.org has them.
+METADATA_ORDER = ["name", "stability", "dependencies", "lastVerified", "tags"]
+VERSION = r"(==|>=|<=|~=)?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+
+
 @pytest.mark.parametrize("name", FOLDERS)
-def test_metadata_and_readme(name: str) -> None:
+def test_metadata_is_what_pipelines_components_validates(name: str) -> None:
     folder = Path(sync.ROOT) / FOLDERS[name]
     metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
-    assert metadata["name"] == FOLDERS[name] and metadata["stage"] == name
-    assert image_of(name).split(":")[0].split("@")[0].endswith(metadata["image"])
+    assert list(metadata) == METADATA_ORDER
+    assert metadata["name"] == FOLDERS[name]
+    assert metadata["stability"] in ("alpha", "beta", "stable")
+    assert list(metadata["dependencies"]) == ["kubeflow"]
+    (pipelines,) = metadata["dependencies"]["kubeflow"]
+    assert pipelines["name"] == "Pipelines" and re.fullmatch(VERSION, pipelines["version"])
+    assert isinstance(metadata["lastVerified"], datetime) and metadata["lastVerified"].tzinfo is not None
+    assert all(isinstance(tag, str) for tag in metadata["tags"])
+    owners = yaml.safe_load((folder / "OWNERS").read_text())
+    assert owners["approvers"]
     assert len((folder / "README.md").read_text()) > 200
 
 
-def test_pinned_is_by_digest() -> None:
-    assert is_pinned("registry/llava-train@sha256:" + "0" * 64) and not is_pinned("llava-train:dev")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_descriptions_are_one_line_as_the_stage_has_them(name: str) -> None:
+    stage, spec = load_stage(name), component(name).component_spec
+    for setting, info in stage.settings.model_fields.items():
+        assert spec.inputs[setting].description == " ".join((info.description or "").split())

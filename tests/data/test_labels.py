@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava.data.labels import IGNORE_INDEX, RowEncoder, encode
+from llava.data.labels import IGNORE_INDEX, RowEncoder
 from llava.data.records import Record, Turn
 from llava.data.templates import get_template, to_messages
 from llava.errors import RowError, SettingsError
@@ -229,10 +229,9 @@ def test_special_tokens_in_text_are_errors(text: str) -> None:
 
 
 def test_visual_tokens_that_do_not_fit_are_an_error() -> None:
+    encoder = RowEncoder(get_template("v1"), make_tokenizer("llama"))
     with pytest.raises(RowError) as caught:
-        encode(
-            conversation(("<image>\nWhat?", "A circle.")), get_template("v1"), make_tokenizer("llama"), [VISUAL, VISUAL]
-        )
+        encoder.encode(conversation(("<image>\nWhat?", "A circle.")), [VISUAL, VISUAL])
     assert caught.value.problem == "image-count"
 
 

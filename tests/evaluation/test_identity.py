@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from llava.contents import hashes_of
 from llava.errors import SettingsError
-from llava.evaluation.identity import hashes_of, identity_of
+from llava.evaluation.identity import identity_of
 from llava.manifest import Manifest, sha256, write_manifest
 
 
@@ -52,7 +53,7 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path: Path, monkeypatc
         digest, size = real(path)
         return str(digest), int(size)
 
-    monkeypatch.setattr("llava.evaluation.identity.sha256_of", counted)
+    monkeypatch.setattr("llava.contents.sha256_of", counted)
     first = hashes_of(folder)
     assert sorted(read) == ["config.json", "model.safetensors"] and hashes_of(folder) == first and len(read) == 2
     (folder / "model.safetensors").write_bytes(b"3333")  # the same size; another time

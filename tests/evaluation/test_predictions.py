@@ -77,3 +77,18 @@ def test_a_question_that_changed_is_asked_again(tmp_path: Path) -> None:
     PredictionLog(str(tmp_path), "finetuned", of("m")).add({"0": "a", "1": "b"})
     changed = [replace(QUESTIONS[0], text="another"), *QUESTIONS[1:]]
     assert PredictionLog(str(tmp_path), "finetuned", question_fingerprints(changed, "m")).answers == {"1": "b"}
+
+
+def test_what_others_left_among_the_parts_is_not_taken(tmp_path: Path) -> None:
+    """A kill in the middle of a write leaves a temporary; editors and stores leave things of their own."""
+    log = PredictionLog(str(tmp_path), "finetuned", {"a": "f", "b": "f"})
+    log.add({"a": "red"})
+    parts = tmp_path / "finetuned.parts"
+    (parts / ".000001.jsonl.x7k2").write_text('{"id": "b", "answer": "bl')
+    (parts / ".llava-partial-000001.jsonl.q").write_text('{"id": "b", "ans')
+    (parts / "000001.jsonl~").write_text("not ours")
+    (parts / "000007.jsonl").write_text('{"id": "b"}\n[1]\n{"id": ["b"], "answer": "x", "of": "f"}\n{"id": "b", "ans\n')
+    again = PredictionLog(str(tmp_path), "finetuned", {"a": "f", "b": "f"})
+    assert again.answers == {"a": "red"}
+    again.add({"b": "blue"})
+    assert PredictionLog(str(tmp_path), "finetuned", {"a": "f", "b": "f"}).answers == {"a": "red", "b": "blue"}

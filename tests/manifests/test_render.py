@@ -146,7 +146,7 @@ def test_our_own_pods_meet_pod_security_restricted() -> None:
             assert re.search(r":\d", container["image"]), "a tag that does not move"
 
 
-@pytest.mark.parametrize("component", ["workload-identity", "restricted"])
+@pytest.mark.parametrize("component", ["workload-identity", "restricted", "announce"])
 def test_optional_components_apply_on_top(component: str, tmp_path: Path) -> None:
     shutil.copytree(MANIFESTS, tmp_path / "manifests", ignore=shutil.ignore_patterns("node_modules"))
     overlay = tmp_path / "manifests" / "overlays" / "mine"
@@ -165,6 +165,11 @@ def test_optional_components_apply_on_top(component: str, tmp_path: Path) -> Non
     if component == "restricted":
         labels = find(resources, "Namespace", "kubeflow")["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    elif component == "announce":
+        job = find(resources, "CronJob", "llava-announce")
+        kubernetes_validate.validate(job, "1.35", strict=True)
+        (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == ["llava", "announce"]
     else:
         providers = yaml.safe_load(find(resources, "ConfigMap", "kfp-launcher")["data"]["providers"])
         assert providers["s3"]["default"]["credentials"] == {"fromEnv": True}

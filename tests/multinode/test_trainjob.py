@@ -86,6 +86,58 @@ def test_the_manifest_says_what_was_asked() -> None:
     assert pod["volumes"][0]["emptyDir"]["medium"] == "Memory"
 
 
+def restricted_faults(pod: dict[str, Any]) -> list[str]:
+    """What Pod Security `restricted` finds, as the standard's page lists it, for the fields pods of ours have."""
+    security, faults = pod.get("securityContext") or {}, []
+    if security.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        faults.append("seccompProfile")
+    for container in pod["containers"]:
+        own = container.get("securityContext") or {}
+        if own.get("allowPrivilegeEscalation") is not False:
+            faults.append("allowPrivilegeEscalation")
+        if "ALL" not in own.get("capabilities", {}).get("drop", []):
+            faults.append("capabilities")
+        if own.get("runAsNonRoot", security.get("runAsNonRoot")) is not True:
+            faults.append("runAsNonRoot")
+        if own.get("runAsUser", security.get("runAsUser")) == 0:
+            faults.append("runAsUser")
+    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral"}
+    allowed |= {"persistentVolumeClaim", "projected", "secret"}
+    return faults + [volume["name"] for volume in pod["volumes"] if not volume.keys() & allowed]
+
+
+def node_template(manifest: dict[str, Any]) -> dict[str, Any]:
+    patch = manifest["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]
+    template: dict[str, Any] = patch["template"]["spec"]["template"]
+    return template
+
+
+def test_nodes_pass_pod_security_restricted_and_carry_no_sidecar() -> None:
+    template = node_template(train_job(request_of()))
+    assert restricted_faults(template["spec"]) == []
+    assert "runAsUser" not in template["spec"]["securityContext"], "the image's own"
+    assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+    chosen = {**POD, "spec": {**POD["spec"], "securityContext": {"runAsUser": 65532, "fsGroup": 65532}}}
+    security = node_template(train_job(request_of(pod=chosen)))["spec"]["securityContext"]
+    assert (security["runAsUser"], security["fsGroup"], security["runAsNonRoot"]) == (65532, 65532, True)
+
+
+def test_the_job_waits_in_the_queue_of_the_stages_pod() -> None:
+    queue, priority = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+    labelled = {**POD, "metadata": {**POD["metadata"], "labels": {queue: "llava-training", priority: "research"}}}
+    own = train_job(request_of(pod=labelled, settings=NodeSettings(accelerators=8)))["metadata"]["labels"]
+    assert (own[queue], own[priority]) == ("llava-training", "research")
+    assert train_job(request_of(pod=labelled))["metadata"]["labels"][queue] == "gpu", "the setting goes first"
+    assert queue not in train_job(request_of(settings=NodeSettings()))["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(("hours", "seconds"), [(1, 3600), (168, 604_800)])
+def test_a_deadline_is_in_seconds(hours: int, seconds: int) -> None:
+    """`activeDeadlineSeconds`, as Kubernetes has it for jobs."""
+    settings = request_of().settings.model_copy(update={"deadline_hours": hours})
+    assert train_job(request_of(settings=settings))["spec"]["activeDeadlineSeconds"] == seconds
+
+
 def test_the_volume_for_base_models_is_the_nodes_too() -> None:
     (main,) = [container for container in POD["spec"]["containers"] if container["name"] == "main"]
     pod: dict[str, Any] = {

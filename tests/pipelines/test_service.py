@@ -16,9 +16,9 @@ from llava.pipelines.checks.preflight import check_run
 from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
 from llava.pipelines.graph import FLOW
-from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
 from llava.stages.stage import load_stage
+from tests.compile_once import compile_once
 from tests.pipelines.kfp_server import KfpServer, kfp_server
 from tests.s3_server import free_port
 
@@ -219,7 +219,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_package(pipeline.build, "full", tmp_path_factory.mktemp("full"), ClusterOptions())[0]
+    return compile_once(pipeline.build, "full", tmp_path_factory.mktemp("full"), ClusterOptions())[0]
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG)

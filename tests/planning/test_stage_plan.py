@@ -12,7 +12,7 @@ import pytest
 
 from llava.config import load_recipe
 from llava.errors import SettingsError
-from llava.planning.corpora import CORPORA, Corpus, corpus_named, default_corpus
+from llava.planning.corpora import CORPORA, Corpus, default_corpus
 from llava.planning.gpus import GPUS, gpu_named
 from llava.planning.stage_plan import StagePlan, check_arguments, plan_stage, shape_of, visual_tokens_and_tiles
 
@@ -118,7 +118,6 @@ def test_the_anyres_estimate_is_the_processors_count() -> None:
     ("call", "message"),
     [
         (lambda: gpu_named("h1000"), "gpu: found 'h1000'; expected one of l4"),
-        (lambda: corpus_named("laion"), "corpus: found 'laion'; expected one of"),
         (lambda: check_arguments(0, 0.4, 1), "gpus: found 0"),
         (lambda: check_arguments(1, 40, 1), "mfu: found 40; expected a share"),
         (lambda: check_arguments(1, 0.4, -1), "price: found -1"),
@@ -182,6 +181,65 @@ def test_a_file_of_rows_is_measured(tiny_recipe: Path, tiny_world: Any, capsys: 
     assert pretrain["corpus"]["images"] == 1
     assert finetune["corpus"]["images"] == pytest.approx(7 / 8)
     assert 0 < pretrain["corpus"]["supervised"] < pretrain["corpus"]["text_tokens"] + 1 < 200
+
+
+def test_at_most_2000_evenly_spaced_rows_are_measured_with_one_tokenizer_and_bad_ones_left_out(
+    tiny_recipe: Path, tiny_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3,999 rows, of which the longer half comes last; a row whose answer spells an end token, one with no answer."""
+    from llava.data.labels import RowEncoder
+    from llava.planning.measuring import measure
+
+    texts = ["red"] * 2000 + ["red " * 20] * 1997 + ["</s>", ""]
+    rows = [
+        {"id": str(k), "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": text}]}
+        for k, text in enumerate(texts)
+    ]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(rows))
+    looked_at: list[int] = []
+    encode_all, made = RowEncoder.encode_all, RowEncoder.__init__
+    encoders: list[object] = []
+
+    def counted(self: RowEncoder, records: Any, *args: Any, **kwargs: Any) -> Any:
+        looked_at.extend(record.index for record in records)
+        return encode_all(self, records, *args, **kwargs)
+
+    def noted(self: RowEncoder, *args: Any, **kwargs: Any) -> None:
+        encoders.append(self)
+        made(self, *args, **kwargs)
+
+    monkeypatch.setattr(RowEncoder, "encode_all", counted)
+    monkeypatch.setattr(RowEncoder, "__init__", noted)
+    corpus, problems = measure(load_recipe(str(tiny_recipe)), "finetune", str(file))
+    assert len(looked_at) == 2000 and (looked_at[0], looked_at[-1]) == (0, 3997)
+    assert len(encoders) == 1, "an encoder copies its tokenizer"
+    assert [problem.row for problem in problems] == [3998, 3997]  # what no stage can read, then what it cannot encode
+    assert all(str(file) in str(problem) for problem in problems)
+    assert corpus.rows == 3998 and corpus.images == 0
+    short, long = (
+        measure(load_recipe(str(tiny_recipe)), "finetune", one_row(tmp_path, text)) for text in texts[1999:2001]
+    )
+    assert corpus.supervised == pytest.approx((short[0].supervised + long[0].supervised) / 2, rel=0.01)
+
+
+def one_row(folder: Path, text: str) -> str:
+    path = folder / f"{len(text)}.json"
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": text}]
+    path.write_text(json.dumps([{"id": "0", "conversations": turns}]))
+    return str(path)
+
+
+def test_a_bad_row_is_said_and_a_file_of_nothing_else_is_refused(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = (one_row(tmp_path, text) for text in ("red", "</s>"))
+    both = tmp_path / "both.json"
+    both.write_text(json.dumps([*json.loads(Path(good).read_text()), *json.loads(Path(bad).read_text())]))
+    code, _, err = run(capsys, "--recipe", str(tiny_recipe), "--json", "--finetune-data", str(both))
+    assert code == 0 and f"note: {both}: 1 row cannot be used, the first: {both}" in err
+    code, _, err = run(capsys, "--recipe", str(tiny_recipe), "--finetune-data", bad)
+    assert code == 2 and f"{bad}: none of its 1 rows can be used" in err
 
 
 @pytest.mark.slow

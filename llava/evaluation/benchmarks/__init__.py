@@ -6,7 +6,7 @@ from llava.errors import SettingsError
 from llava.evaluation.benchmark import Benchmark
 from llava.evaluation.benchmarks.captions import Captions
 from llava.evaluation.benchmarks.gqa import GQA
-from llava.evaluation.benchmarks.mmbench import MMBench
+from llava.evaluation.benchmarks.mmbench import MMBench, MMBenchCN
 from llava.evaluation.benchmarks.mme import MME
 from llava.evaluation.benchmarks.pope import Pope
 from llava.evaluation.benchmarks.refcoco import RefCOCO
@@ -27,6 +27,7 @@ BENCHMARKS: tuple[type[Benchmark], ...] = (
     Pope,
     MME,
     MMBench,
+    MMBenchCN,
     Seed,
     RefCOCO,
     Captions,

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from llava.evaluation import question_files, statistics
 from llava.evaluation.benchmark import Benchmark, Profile, Question, Scored
-from llava.evaluation.cider import cider, words
+from llava.evaluation.cider import cider
+from llava.evaluation.ptb import plain_words, tokenizer_name
 from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
 
@@ -41,16 +42,19 @@ class Captions(Benchmark):
         return questions
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:
-        said = set(words(answer))
-        known = {word for caption in question.gold["captions"] for word in words(caption)}
+        said = set(plain_words(answer))
+        known = {word for caption in question.gold["captions"] for word in plain_words(caption)}
         return len(said & known) / len(said) if said else 0.0
+
+    def notes(self) -> list[str]:
+        return [f"CIDEr-D over the words of: {tokenizer_name()}."]
 
     def headline_ratios(self, scored: Sequence[Scored], profile: Profile) -> Ratios:
         return Ratios.mean(cider(_said(scored, profile), [item.question.gold["captions"] for item in scored]))
 
     def figures(self, scored: Sequence[Scored], profile: Profile) -> dict[str, Interval]:
         clusters = [item.question.cluster for item in scored]
-        lengths = [float(len(words(answer))) for answer in _said(scored, profile)]
+        lengths = [float(len(plain_words(answer))) for answer in _said(scored, profile)]
         return {
             "cider": statistics.estimate(self.headline_ratios(scored, profile), clusters),
             "words": statistics.bootstrap(lengths, clusters),
