@@ -29,9 +29,9 @@ def lines(*rows: dict[str, Any]) -> str:
 
 def test_names_are_their_own_and_an_unknown_one_lists_them() -> None:
     names = [benchmark.name for benchmark in BENCHMARKS]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 15
     assert [get_benchmark(name).name for name in names] == names
-    with pytest.raises(SettingsError, match="found 'vqa'; expected one of captions, gqa"):
+    with pytest.raises(SettingsError, match="found 'vqa'; expected one of captions, custom"):
         get_benchmark("vqa")
 
 
@@ -207,7 +207,10 @@ def test_refcoco_and_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ('{"question_id": 1, "image": "a.jpg", "question": "q"}', "row 0: answer: found None; expected a text"),
+        (
+            '{"question_id": 1, "image": "a.jpg", "question": "q", "anser": "a"}',
+            "row 0: anser: found 'a'; expected one of",
+        ),
         ('{"question_id": 1, "image": "", "question": "q", "answer": "a"}', "row 0: image: found ''"),
         ('{"question_id": 1,', "row 0: (line): found"),
         ("[1]", "expected a JSON object"),
@@ -217,7 +220,7 @@ def test_refcoco_and_captions(tmp_path: Path) -> None:
 )
 def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
     with pytest.raises(RowError) as caught:
-        get_benchmark("world").read(save(tmp_path / "w.jsonl", row))
+        get_benchmark("custom").read(save(tmp_path / "w.jsonl", row))
     assert said in str(caught.value)
 
 

@@ -77,11 +77,11 @@ def test_textvqa_and_vizwiz() -> None:
         ("blue", "red", (0, 0)),
     ],
 )
-def test_gqa_and_world_differ_only_where_the_robust_reading_is_kinder(
+def test_gqa_and_custom_differ_only_where_the_robust_reading_is_kinder(
     answer: str, expected: str, scores: tuple[int, int]
 ) -> None:
     assert both("gqa", question(expected), answer) == scores
-    assert both("world", question(expected), answer) == scores
+    assert both("custom", question(expected), answer) == scores
 
 
 def test_plain_normal_forms() -> None:
@@ -181,13 +181,14 @@ def test_an_empty_answer_is_wrong_everywhere(profile: Profile) -> None:
     golds = {
         "answers": ["red"] * 10,
         "letter": "A",
+        "letters": ["A"],
         "options": {"A": "x", "B": "y"},
         "box": (0.0, 0.0, 1.0, 1.0),
         "size": (9.0, 9.0),
     }
     asked = question("no", **golds, captions=["a dog"])
     for name in (
-        "world",
+        "custom",
         "vqav2",
         "gqa",
         "textvqa",

@@ -45,7 +45,7 @@ def tiny_world(folder: Path) -> Callable[[str], dict[str, Any]]:
     (folder / "1.jpg").write_bytes(b"x")
     return lambda place: {
         "recipe": "tiny", "images_uri": place, "expand_annotations_uri": f"{place}/annotations",
-        "evaluate_benchmark": "world", "evaluate_questions_uri": f"{place}/annotations/questions_val.jsonl",
+        "evaluate_benchmark": "custom", "evaluate_questions_uri": f"{place}/annotations/questions_val.jsonl",
     }  # fmt: skip
 
 
