@@ -3,7 +3,7 @@
     python -m benchmarks.generation --model runs/demo/.../finetune/model
 
 The model is a demo run's (or any saved directory; `--dtype bfloat16` and a GPU are taken where there is one); the
-requests are a mix over generated scenes: questions of a word, descriptions, and long prompts that repeat a conversation, so
+requests are a mix over generated scenes: questions of a word, descriptions, and long prompts with a conversation, so
 prompts have from 30 to some hundred tokens and answers from one to `--max-new-tokens`. Both sides process the images,
 run the tower and answer; both see the same requests in the same order. Answers must be equal, and the count of those
 that are is printed: in float32 all, in half precision two logits may tie within rounding. The sides take turns for
