@@ -21,6 +21,12 @@ def roomy(cache: Any, length: int) -> None:
     class RoomyLayer(DynamicLayer):
         """Keys and values (B, H, S, D) as views of a larger buffer; `select` copies only what is used."""
 
+        keys: torch.Tensor
+        values: torch.Tensor
+        _key_room: torch.Tensor
+        _value_room: torch.Tensor
+        _used: int
+
         def update(
             self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
         ) -> tuple[torch.Tensor, torch.Tensor]:
