@@ -1,4 +1,4 @@
-"""`llava evaluate show-prompt`: what a benchmark asks; `judge`, `judge-export`, `judge-import`: what a judge says of it."""
+"""`llava evaluate show-prompt`: what a benchmark asks. `judge`, `judge-export`, `judge-import`: scores by a judge."""
 
 from __future__ import annotations
 
