@@ -229,6 +229,12 @@ def delete(uri: str) -> None:
     storage_s3.delete(uri)
 
 
+def delete_unfinished(uri: str) -> None:
+    """Delete what uploads below `uri` left in the store when their process died; only while nobody uploads."""
+    if is_remote(uri):
+        storage_s3.abort_unfinished(uri)
+
+
 def upload(local: Path, uri: str) -> None:
     """Copy a local file, or a folder with everything below it, to `uri`; large files go in parts.
 
@@ -273,11 +279,7 @@ def download(uri: str, local: Path, progress: Progress | None = None) -> None:
 
 
 def download_files(uri: str, paths: Collection[str], local: Path, progress: Progress | None = None) -> None:
-    """Copy chosen files below a remote folder, as `download`.
-
-    Raises:
-        StorageError: one of them is absent (found before anything is fetched), or as `download`.
-    """
+    """Copy chosen files below a remote folder, as `download`; one that is absent is found before any is fetched."""
     listed = {name: (length, tag) for name, length, tag in storage_s3.list_objects(uri)}
     absent = sorted(path for path in paths if path not in listed)
     if absent:
@@ -287,9 +289,7 @@ def download_files(uri: str, paths: Collection[str], local: Path, progress: Prog
 
 @contextmanager
 def open_writer(uri: str, size: int) -> Iterator[Sink]:
-    """Write something large piece by piece, without a copy: `with open_writer(uri, size) as sink: sink.write(data)`.
-
-    The file or object appears when the block ends without an error.
+    """Write something large piece by piece, without a copy; it appears when the block ends without an error.
 
     Args:
         size: about how many bytes will be written.

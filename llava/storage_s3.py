@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlparse
 
 from llava.errors import StorageError, StoreAwayError
+from llava.retrying import Pauses
 from llava.storage_bulk import Bulk, Unsuited
 from llava.storage_clients import bulk_of, client_of
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 T = TypeVar("T")
+
+_PAUSES = Pauses(first=0.5, longest=10.0, spread=0.5)
 
 
 class Absent(StorageError):
@@ -280,9 +282,8 @@ def _call(uri: str, call: Callable[[], T]) -> T:
         PartialCredentialsError,
     )
 
-    deadline = time.monotonic() + float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))
-    pause = 0.5
-    while True:
+    cause: Exception | None = None
+    for _ in _PAUSES.attempts(within_s=float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))):
         try:
             return call()
         except ClientError as error:
@@ -292,7 +293,7 @@ def _call(uri: str, call: Callable[[], T]) -> T:
                 raise Absent(f"{uri}: no such {'bucket' if code == 'NoSuchBucket' else 'object'}") from error
             if 400 <= status < 500 and status not in (408, 409, 429):
                 raise StorageError(f"{uri}: the store refused with {status} {code}: {error}") from error
-            cause: Exception = error
+            cause = error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise StorageError(
                 f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -302,7 +303,4 @@ def _call(uri: str, call: Callable[[], T]) -> T:
             raise StorageError(f"{uri!a}: no object can have this name: {error}") from error
         except (BotoCoreError, OSError, S3UploadFailedError) as error:
             cause = error
-        if time.monotonic() + pause > deadline:
-            raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
-        time.sleep(pause * (0.5 + random.random() / 2))
-        pause = min(pause * 2, 10.0)
+    raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause

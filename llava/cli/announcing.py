@@ -7,7 +7,6 @@ Kubeflow's API and at the records that stages leave below the pipeline root, so 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,11 +19,12 @@ from llava import storage
 from llava.config import validate
 from llava.errors import UserError
 from llava.executor import RECORD_NAME, OutputRecord
+from llava.retrying import Pauses
 from llava.stages.stage import STAGE_MODULES
 
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 ATTEMPTS = 3
-_PAUSE_S = 2.0
+_PAUSES = Pauses(first=4.0)
 _TIMEOUT_S = 20.0
 _SIGNS = {"SUCCEEDED": ":white_check_mark:"}
 # A stage's metrics that a line of chat has room for, best first.
@@ -141,9 +141,7 @@ def post(webhook: str, body: Mapping[str, Any]) -> str:
     """
     where = urlsplit(webhook).hostname or "the webhook"
     said = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(_PAUSE_S * 2**attempt)
+    for _ in _PAUSES.attempts(most=ATTEMPTS):
         try:
             reply = httpx.post(webhook, json=dict(body), timeout=_TIMEOUT_S)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:

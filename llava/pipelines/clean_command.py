@@ -10,7 +10,7 @@ import typer
 from llava.errors import SettingsError
 from llava.pipelines.cleaning import CHECKPOINTS, CleaningPlan, delete_parts, plan_cleaning
 from llava.pipelines.lookup import default_root
-from llava.pipelines.remote_commands import ContextOption, HostOption, NamespaceOption
+from llava.pipelines.options import ContextOption, HostOption, NamespaceOption
 from llava.pipelines.service import Service
 
 

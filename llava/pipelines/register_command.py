@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from llava.errors import SettingsError, UserError
-from llava.pipelines.remote_commands import ContextOption, HostOption, NamespaceOption
+from llava.pipelines.options import ContextOption, HostOption, NamespaceOption
 
 PRODUCERS = {"model": ("finetune", "model"), "onnx": ("export", "onnx")}
 

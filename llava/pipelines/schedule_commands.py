@@ -10,33 +10,11 @@ import typer
 
 from llava.errors import SettingsError
 from llava.pipelines import cron
+from llava.pipelines import options as opt
 from llava.pipelines.checks.cluster_check import RunRequest
-from llava.pipelines.options import (
-    Build,
-    FileOption,
-    HubCacheOption,
-    LabelOption,
-    LockOption,
-    PackageOption,
-    ParamOption,
-    PriorityOption,
-    QueueOption,
-    pairs,
-    read_parameters,
-)
+from llava.pipelines.options import pairs, read_parameters
 from llava.pipelines.package import compile_package
-from llava.pipelines.remote_commands import (
-    PACKAGES,
-    AccountOption,
-    CacheOption,
-    ClusterCheckOption,
-    ContextOption,
-    ExperimentOption,
-    HostOption,
-    NamespaceOption,
-    ask_cluster,
-    checked,
-)
+from llava.pipelines.remote_commands import PACKAGES, ask_cluster, checked
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service
 
@@ -45,7 +23,7 @@ MOST_MISSED = 50
 ScheduleArgument = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Id, as `schedule list` shows it")]
 
 
-def add_schedule(app: typer.Typer, build: Build) -> None:
+def add_schedule(app: typer.Typer, build: opt.Build) -> None:
     """Add the group of commands to `app`, over a factory of pipelines."""
     group = typer.Typer(no_args_is_help=True, help="Runs that Kubeflow starts by itself: create, list, pause, resume.")
     app.add_typer(group, name="schedule")
@@ -56,9 +34,9 @@ def add_schedule(app: typer.Typer, build: Build) -> None:
         expression: Annotated[
             str, typer.Option("--cron", help="Minute, hour, day of month, month, day of week: '0 3 * * 1'")
         ],
-        param: ParamOption = None,
-        params: FileOption = None,
-        package: PackageOption = "full",
+        param: opt.ParamOption = None,
+        params: opt.FileOption = None,
+        package: opt.PackageOption = "full",
         start: Annotated[str | None, typer.Option(help="Not before this time, ISO 8601, UTC unless it says")] = None,
         end: Annotated[str | None, typer.Option(help="Not after this time")] = None,
         catch_up: Annotated[
@@ -66,19 +44,19 @@ def add_schedule(app: typer.Typer, build: Build) -> None:
         ] = False,
         at_once: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="Runs that may run at the same time")] = 1,
         paused: Annotated[bool, typer.Option("--paused", help="Do not start it yet; `schedule resume` does")] = False,
-        host: HostOption = None,
-        namespace: NamespaceOption = "kubeflow",
-        experiment: ExperimentOption = "llava",
+        host: opt.HostOption = None,
+        namespace: opt.NamespaceOption = "kubeflow",
+        experiment: opt.ExperimentOption = "llava",
         root: Annotated[str | None, typer.Option(help="Pipeline root", show_default="the service's")] = None,
-        service_account: AccountOption = None,
-        cache: CacheOption = True,
-        images: LockOption = None,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
-        cluster_check: ClusterCheckOption = "refuse",
-        context: ContextOption = None,
+        service_account: opt.AccountOption = None,
+        cache: opt.CacheOption = True,
+        images: opt.LockOption = None,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
+        cluster_check: opt.ClusterCheckOption = "refuse",
+        context: opt.ContextOption = None,
     ) -> None:
         """Compile a package, check its parameters, and let Kubeflow start it by cron (in its own time zone, UTC)."""
         fields = cron.kubeflow_cron(expression)
@@ -110,7 +88,7 @@ def add_schedule(app: typer.Typer, build: Build) -> None:
         typer.echo(f"schedule {made.recurring_run_id}\n{'paused' if paused else 'next'}: {coming} UTC")
 
     @group.command("list")
-    def list_schedules(host: HostOption = None, namespace: NamespaceOption = "kubeflow") -> None:
+    def list_schedules(host: opt.HostOption = None, namespace: opt.NamespaceOption = "kubeflow") -> None:
         """Every schedule: id, name, state, cron, what it does about missed runs."""
         for found in schedules(Service(host, namespace)):
             trigger = found.trigger and found.trigger.cron_schedule
@@ -119,19 +97,25 @@ def add_schedule(app: typer.Typer, build: Build) -> None:
             typer.echo(f"{found.recurring_run_id}  {found.display_name}  {found.status}  {every}  {missed}")
 
     @group.command()
-    def pause(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = "kubeflow") -> None:
+    def pause(
+        schedule: ScheduleArgument, host: opt.HostOption = None, namespace: opt.NamespaceOption = "kubeflow"
+    ) -> None:
         """Start no further runs; those under way go on."""
         Service(host, namespace).ask(lambda client: client.disable_recurring_run(schedule), f"schedule {schedule}")
         typer.echo(f"schedule {schedule}: paused")
 
     @group.command()
-    def resume(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = "kubeflow") -> None:
+    def resume(
+        schedule: ScheduleArgument, host: opt.HostOption = None, namespace: opt.NamespaceOption = "kubeflow"
+    ) -> None:
         """Start runs again."""
         Service(host, namespace).ask(lambda client: client.enable_recurring_run(schedule), f"schedule {schedule}")
         typer.echo(f"schedule {schedule}: resumed")
 
     @group.command()
-    def delete(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = "kubeflow") -> None:
+    def delete(
+        schedule: ScheduleArgument, host: opt.HostOption = None, namespace: opt.NamespaceOption = "kubeflow"
+    ) -> None:
         """Delete a schedule; its runs stay."""
         Service(host, namespace).ask(lambda client: client.delete_recurring_run(schedule), f"schedule {schedule}")
         typer.echo(f"schedule {schedule}: deleted")

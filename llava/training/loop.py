@@ -16,11 +16,12 @@ from llava.config import TrainRecipe
 from llava.data.batches import Batch, StepBatches
 from llava.telemetry import Telemetry
 from llava.training import schedule
-from llava.training.checkpoints import CheckpointWriter, take_snapshot
+from llava.training.checkpoints import CheckpointWriter
 from llava.training.engine import Engine
 from llava.training.job import StepRecord
 from llava.training.meters import Meter
 from llava.training.profiling import StepProfiler
+from llava.training.snapshots import HostBuffer, take_snapshot
 from llava.training.state import RunState
 
 
@@ -51,6 +52,7 @@ class Loop:
     total_steps: int
     validate: Callable[[int, RunState], None] | None = None
     after_log: Callable[[list[StepRecord]], None] | None = None
+    buffer: HostBuffer = field(default_factory=HostBuffer)
     profiler: StepProfiler | None = None
     _shown: dict[str, float | str | None] = field(default_factory=dict, init=False)
 
@@ -119,7 +121,8 @@ class Loop:
 
     def _save(self, done: int) -> None:
         started = time.perf_counter()
-        snapshot = take_snapshot(self.engine.fragments(), self.rank, self.world_size)
+        self.writer.wait()  # the buffer holds the last snapshot until it has been written
+        snapshot = take_snapshot(self.engine.fragments(), self.rank, self.world_size, self.buffer)
         self.writer.save(done, snapshot, self.state.model_dump(mode="json"))
         # How long training stood still; the writing itself runs beside it.
         self.telemetry.observe("train_checkpoint_pause_seconds", time.perf_counter() - started)

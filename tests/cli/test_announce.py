@@ -15,6 +15,7 @@ import pytest
 from llava import storage
 from llava.cli import main
 from llava.executor import RECORD_NAME, OutputRecord
+from llava.retrying import Pauses
 from tests.pipelines.kfp_server import KfpServer, kfp_server
 
 
@@ -48,7 +49,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     state.url = f"http://127.0.0.1:{server.server_address[1]}/services/T0/SECRET"
     monkeypatch.setenv("LLAVA_WEBHOOK_URL", state.url)
-    monkeypatch.setattr("llava.cli.announcing._PAUSE_S", 0.01)
+    monkeypatch.setattr("llava.cli.announcing._PAUSES", Pauses(0.01))
     yield state
     server.shutdown()
     server.server_close()

@@ -213,6 +213,23 @@ def test_rows_are_cut_on_the_right_and_images_only_whole() -> None:
         assert cut.cut == len(whole.input_ids) - expected
 
 
+def test_images_of_unequal_size_are_cut_whole_wherever_they_stand() -> None:
+    """Three images of 2, 5 and 3 visual tokens (AnyRes gives such): cut inside the third, the first two stay."""
+    tokenizer, template, sizes = make_tokenizer("llama"), get_template("v1"), [2, 5, 3]
+    record = conversation(
+        ("<image>\nWhat?", "A circle."), ("And <image>?", "A square."), ("<image>?", "A ring."), images=3
+    )
+    whole = RowEncoder(template, tokenizer).encode(record, sizes)
+    places = np.flatnonzero(whole.input_ids == RowEncoder(template, tokenizer).image_token_id)
+    firsts, lasts = [0, 2, 7], [1, 6, 9]  # of each image, among the placeholders
+    for length in range(int(places[firsts[1]]) - 2, len(whole.input_ids) + 1):
+        cut = RowEncoder(template, tokenizer, max_length=length).encode(record, sizes)
+        broken = [int(places[a]) for a, b in zip(firsts, lasts, strict=True) if places[a] < length <= places[b]]
+        expected = broken[0] if broken else length
+        assert cut.input_ids.tolist() == whole.input_ids[:expected].tolist()
+        assert cut.images == sum(length > places[b] for b in lasts)
+
+
 def test_a_row_with_nothing_left_to_train_on_is_an_error() -> None:
     encoder = RowEncoder(get_template("v1"), make_tokenizer("llama"), max_length=8)
     with pytest.raises(RowError, match="at least one answer token") as caught:

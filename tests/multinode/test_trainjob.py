@@ -16,6 +16,7 @@ from llava.multinode import api as api_module
 from llava.multinode.api import KubernetesApi, KubernetesError
 from llava.multinode.follow import TrainJobCancelled, TrainJobFailed, run_train_job
 from llava.multinode.trainjob import NodeSettings, TrainJobRequest, job_name, train_job
+from llava.retrying import Pauses
 from tests.multinode.api_server import JOBS, NAMESPACE, ApiServer, api_server
 from tests.s3_server import free_port
 
@@ -185,7 +186,7 @@ def test_on_cpu_no_accelerator_is_asked_for() -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    monkeypatch.setattr(api_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(api_module, "_PAUSES", Pauses(0.01))
     with api_server() as running:
         yield running
 
@@ -320,6 +321,6 @@ def test_outside_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(api_module, "_PAUSES", Pauses(0.01))
     with pytest.raises(KubernetesError, match=r"gave up after 6 attempts; the last: no answer"):
         KubernetesApi(f"http://127.0.0.1:{free_port()}", NAMESPACE).get(JOBS)

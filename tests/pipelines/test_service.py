@@ -12,6 +12,7 @@ import pipeline
 from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
+from llava.local.run import LocalOptions
 from llava.pipelines.checks.preflight import check_run
 from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
@@ -227,3 +228,20 @@ def test_what_cannot_run_is_refused_before_a_pod_exists(full: Path, arguments: d
     sound = {"recipe": "tiny", "images_uri": "s3://b/i", "train_accelerators": "1"}
     assert check_run(full, sound) == []
     assert any(said in fault for fault in check_run(full, {**sound, **arguments}))
+
+
+def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(str(tmp_path / "runs"), "run-a", ["expand", "pretrain", "finetune"])
+
+    def interrupted(package: Path, arguments: object, options: LocalOptions) -> None:
+        assert options.root == tmp_path / "runs" and options.artifacts is None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava.local.run.run_package", interrupted)
+    again = ["rerun", "--run", "run-a", "--only", "export", "--local", "--root", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as ended:
+        make_app(pipeline.build)(again, standalone_mode=True)
+    assert ended.value.code == 130
+    assert "pipeline: interrupted; the same command resumes from here" in capsys.readouterr().err

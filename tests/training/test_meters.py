@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -88,3 +89,12 @@ def test_a_loss_that_stands_still_may_move_by_eight_hundredths_before_it_counts_
         add(m, step, [2.0])
     add(m, 21, [loss])
     assert [record.spike for record in m.flush()] == [False] * 20 + [spike]
+
+
+def test_a_steps_seconds_are_the_time_since_the_last() -> None:
+    before = time.perf_counter()
+    m = meter()
+    for step in (1, 2, 3):
+        add(m, step, [1.0])
+    seconds = [record.seconds or 0.0 for record in m.flush()]
+    assert all(one >= 0 for one in seconds) and 0 < sum(seconds) <= time.perf_counter() - before

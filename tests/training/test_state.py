@@ -50,6 +50,7 @@ FIELDS: dict[str, tuple[Any, bool]] = {
     "offload_parameters": ({"zero_stage": 3, "offload_parameters": True}, RESUMES),
     "activation_checkpoint_every_n_layers": (1, RESUMES),
     "compile": (True, RESUMES),
+    "kernels": ("liger", RESUMES),
     "lora": ({"r": 8}, ANOTHER_RUN),
     "nodes": (2, RESUMES),
     "seed": (5, ANOTHER_RUN),
