@@ -23,6 +23,7 @@ class Judge:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.answered: list[str] = []  # what got a reply that is paid for
         self.reply: Callable[[str], str | int] = lambda text: "0.5"
         outer = self
 
@@ -34,6 +35,7 @@ class Judge:
                 message = {"role": "assistant", "content": said}
                 answer: dict[str, Any] = {"error": {"message": "no"}}
                 if isinstance(said, str):
+                    outer.answered.append(body["messages"][-1]["content"])
                     choice = {"index": 0, "message": message, "finish_reason": "stop"}
                     usage = {"prompt_tokens": 900, "completion_tokens": 5, "total_tokens": 905}
                     answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge-0613"}
@@ -132,10 +134,10 @@ def test_an_endpoint_that_dies_half_way_loses_nothing(tmp_path: Path, judge: Jud
     with Telemetry("evaluate", "test") as telemetry:
         with pytest.raises(DataError):
             judge_online(opened(tmp_path, settings), telemetry)
-        before = len(judge.asked)
         judge.reply = lambda text: "0.5"
         assert judge_online(opened(tmp_path, settings), telemetry)["score"] == 0.5
-    assert [body["messages"][-1]["content"][-8:-6] for body in judge.asked] == [before]
+    asked = [text.rsplit("What is ", 1)[1][0] for text in judge.answered]
+    assert sorted(asked) == ["0", "1", "2", "3"]  # each is paid for once
 
 
 def test_a_budget_is_kept(tmp_path: Path, judge: Judge) -> None:
