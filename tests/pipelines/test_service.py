@@ -276,3 +276,14 @@ def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
         make_app(pipeline.build)(again, standalone_mode=True)
     assert ended.value.code == 130
     assert "pipeline: interrupted; the same command resumes from here" in capsys.readouterr().err
+
+
+def test_images_that_no_digest_pins_are_refused(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAVA_ALLOW_UNPINNED")
+    with pytest.raises(SettingsError, match=r"not pinned by digest: llava-.*:dev.*--allow-unpinned"):
+        call("submit", "--host", server.url, *DATA)
+    assert not server.runs
+    call("submit", "--host", server.url, "--allow-unpinned", *DATA)
+    call("submit", "--host", server.url, "--allow-unpinned", "--service-account", "", *DATA)
+    ours, kubeflows = server.of("POST", "/runs")
+    assert ours["service_account"] == "llava-runner" and not kubeflows.get("service_account")
