@@ -263,3 +263,14 @@ def test_several_users_are_seen_through_the_ui_as_well(
 ) -> None:
     server.health = health
     assert Service(server.url, "team").profile == profile
+
+
+def test_images_that_no_digest_pins_are_refused(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAVA_ALLOW_UNPINNED")
+    with pytest.raises(SettingsError, match=r"not pinned by digest: llava-.*:dev.*--allow-unpinned"):
+        call("submit", "--host", server.url, *DATA)
+    assert not server.runs
+    call("submit", "--host", server.url, "--allow-unpinned", *DATA)
+    call("submit", "--host", server.url, "--allow-unpinned", "--service-account", "", *DATA)
+    ours, kubeflows = server.of("POST", "/runs")
+    assert ours["service_account"] == "llava-runner" and not kubeflows.get("service_account")
