@@ -20,6 +20,7 @@ from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
 from llava.pipelines.graph import FLOW
 from llava.pipelines.resources import ClusterOptions
+from llava.pipelines.service import Service
 from llava.stages.stage import load_stage
 from tests.compile_once import compile_once
 from tests.pipelines.kfp_server import KfpServer, kfp_server
@@ -276,6 +277,23 @@ def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
         make_app(pipeline.build)(again, standalone_mode=True)
     assert ended.value.code == 130
     assert "pipeline: interrupted; the same command resumes from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("health", "profile"),
+    [
+        ({"commit_sha": "x", "multi_user": True}, "team"),
+        # as the UI answers for the API (frontend/server/handlers/healthz.ts, before it had `multi_user` too)
+        ({"apiServerReady": True, "apiServerMultiUser": True, "frontendTagName": "2.14.0"}, "team"),
+        ({"apiServerReady": True, "apiServerMultiUser": False}, None),
+        ({"multi_user": False}, None),
+    ],
+)
+def test_several_users_are_seen_through_the_ui_as_well(
+    health: dict[str, Any], profile: str | None, server: KfpServer
+) -> None:
+    server.health = health
+    assert Service(server.url, "team").profile == profile
 
 
 def test_images_that_no_digest_pins_are_refused(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
