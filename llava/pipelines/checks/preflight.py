@@ -164,5 +164,5 @@ def _check_host(
 
 
 def _bytes(quantity: str) -> int:
-    number, unit = re.fullmatch(r"(\d+)(\D*)", quantity).groups()  # type: ignore[union-attr]
-    return int(number) * _UNITS[unit]
+    number = quantity.rstrip("kKMGTi")
+    return int(number) * _UNITS[quantity[len(number) :]]
