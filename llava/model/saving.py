@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llava import contents, storage
+from llava import contents, local_files, storage
 from llava.errors import SettingsError, StorageError
 from llava.manifest import manifest_uri, read_manifest, sha256
 from llava.model import attention, deep_projector, lora, projector
@@ -328,4 +327,4 @@ def _publish(folder: Path, uri: str) -> None:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         to = target / path.relative_to(folder)
         to.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, to)
+        local_files.put_in_place(path, to)  # safetensors makes its files unreadable to others

@@ -167,7 +167,7 @@ def test_tied_embeddings_are_written_once(built: Built, tmp_path: Path) -> None:
 
 
 def test_tensors_are_gathered_one_after_the_other(built: Built, tmp_path: Path) -> None:
-    model, processor = built("llava", "mlp2x_gelu")
+    model, processor = built()
     held: list[int] = []
 
     @contextlib.contextmanager
@@ -191,7 +191,7 @@ def test_tensors_are_gathered_one_after_the_other(built: Built, tmp_path: Path) 
 def test_one_weight_file_exists_beside_its_place_at_a_time(
     place: str, built: Built, tmp_path: Path, rclone_s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, processor = built("llava", "mlp2x_gelu")
+    model, processor = built()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
