@@ -32,7 +32,7 @@ from llava.errors import SettingsError, TransientError, UserError
 from llava.manifest import redacted_settings
 from llava.processes import die_with_parent, yield_idle_cores
 from llava.retrying import Pauses
-from llava.stages import restarts
+from llava.stages import restarts, spending
 from llava.stages.finite import finite, finite_metrics
 from llava.stages.remembered import note_uri, raise_remembered, remember
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
@@ -148,6 +148,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
+    spending.price_of_environment()  # a price that is none is better known before than after a training
     start = time.monotonic()
     if not _no_launcher():
         asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
@@ -165,6 +166,8 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     seconds = time.monotonic() - start
 
     told = {"stage_seconds": round(seconds, 3), "restarts": float(len(restarts.reasons_so_far()))}
+    if "accelerator_hours" not in result.metrics:  # a training stage knows better: its ranks may be on other nodes
+        told |= spending.spent(spending.requested(inputs.get("parameterValues", {})), seconds)
     metrics = finite_metrics(stage.name, {**result.metrics, **told})
 
     written: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from llava.pipelines import options as opt
 from llava.pipelines.clean_command import add_clean
 from llava.pipelines.clustertest.command import add_clustertest
 from llava.pipelines.clustertest.world import MakeWorld
+from llava.pipelines.cost_command import add_cost
 from llava.pipelines.graph import STAGES, package_names
 from llava.pipelines.options import json_object, package_of, pairs, parameter_file, read_parameters
 from llava.pipelines.package import compile_package
@@ -113,6 +114,7 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
     add_remote_commands(app, build)
     add_schedule(app, build)
     add_clean(app)
+    add_cost(app)
     add_register(app)
     if make_world:
         add_clustertest(app, build, make_world)

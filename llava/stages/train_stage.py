@@ -15,7 +15,7 @@ from llava.config import Recipe, load_recipe
 from llava.errors import SettingsError
 from llava.manifest import Manifest, write_manifest
 from llava.parsing import Malformed, parse_json
-from llava.stages import restarts
+from llava.stages import restarts, spending
 from llava.stages.stage import StageResult, StageSettings
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def run_training(
 
 def _metrics(result: Result, seconds: float) -> dict[str, float]:
     metrics = {**result.numbers, "seconds": seconds, "steps": float(result.steps)}
+    if not result.device.endswith("CPU threads"):  # one rank an accelerator, on all nodes together
+        metrics |= spending.spent(result.world_size, seconds)
     if result.resumed_from:
         metrics["resumed_from_step"] = float(result.resumed_from)
     if result.validations:

@@ -50,6 +50,10 @@ def _figures(result: Result, metrics: dict[str, float]) -> dict[str, float | str
     figures["data wait"] = f"{100 * metrics.get('data_wait_share', 0.0):.1f} %"
     figures["padding"] = f"{100 * metrics['padding_share']:.1f} %"
     figures["seconds"] = round(metrics["seconds"], 1)
+    if "accelerator_hours" in metrics:
+        figures["accelerator hours"] = round(metrics["accelerator_hours"], 2)
+    if "cost" in metrics:
+        figures["cost"] = round(metrics["cost"], 2)
     return figures
 
 
