@@ -135,7 +135,9 @@ def test_a_node_s_needs() -> None:
     one, two = plan(gpus=8).host, plan(gpus=16).host
     assert one.training > 12 * 6.7e9
     assert one.training - two.training == pytest.approx(6 * plan().trained_parameters, rel=0.2)
-    assert one.scratch == pytest.approx(2 * 14.1e9, rel=0.1), "the base model and the written one, in bf16"
+    assert one.scratch == pytest.approx(14.1e9 + 5 * 2**30, rel=0.02), (
+        "the base model in bf16 and a file of the written"
+    )
     assert plan("llava-v1.5-7b-lora").host.training < 64 * 2**30
 
 

@@ -26,7 +26,7 @@ from llava.planning.published import published_shape
 MAX_PARAMETER_BYTES = 10_000
 _CPU = re.compile(r"^([1-9]\d*m|[1-9]\d*|\d+\.\d+)$")
 _MEMORY = re.compile(r"^[1-9]\d*(Ki|Mi|Gi|Ti|k|M|G|T)?$")
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+_UNITS: dict[str, int] = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
     f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGT", 1)
 }
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
