@@ -227,9 +227,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
             "recipe": "llava-v1.5-13b",
             "finetune_overrides": '{"finetune.nodes": 2}',
             "train_accelerators": "0",
-            "train_job": '{"accelerators": 8, "memory": "400Gi", "scratch": "40Gi"}',
+            "train_job": '{"accelerators": 8, "memory": "400Gi", "scratch": "20Gi"}',
         },
-        "train_job.scratch: found '40Gi'; finetune of recipe llava-v1.5-13b on 8 ranks a node needs",
+        "train_job.scratch: found '20Gi'; finetune of recipe llava-v1.5-13b on 8 ranks a node needs",
     ),
 ]
 
