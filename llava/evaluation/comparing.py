@@ -20,6 +20,7 @@ from llava.evaluation.about import About, about_uri
 from llava.evaluation.benchmark import Profile
 from llava.evaluation.finished import dense
 from llava.evaluation.question_files import json_lines
+from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Difference, Interval
 
 _DRAWS_IN_A_TAIL = 25  # so that the ends of an interval are no single draw
@@ -47,7 +48,7 @@ class Finished:
         """Ids of the questions that have a score."""
         return [key for key, row in self.rows.items() if profile in row.get("headline", {})]
 
-    def figure(self, ids: Sequence[str], profile: Profile) -> statistics.Ratios:
+    def figure(self, ids: Sequence[str], profile: Profile) -> Ratios:
         """The headline over some questions.
 
         Raises:
@@ -131,7 +132,9 @@ def open_finished(place: str, contender: str) -> list[Finished]:
     return [_open(label or _short(uri), file) for file in files]
 
 
-def compare(finished: Sequence[Finished], profile: Profile, *, successive: bool = False, all_pairs: bool = False) -> Comparison:
+def compare(
+    finished: Sequence[Finished], profile: Profile, *, successive: bool = False, all_pairs: bool = False
+) -> Comparison:
     """Compare models on every benchmark that two of them share.
 
     Args:
@@ -165,9 +168,7 @@ def compare(finished: Sequence[Finished], profile: Profile, *, successive: bool 
     return Comparison(profile, finished, figures, _differences(shared, profile))
 
 
-def _differences(
-    shared: Sequence[tuple[Finished, Finished, list[str]]], profile: Profile
-) -> list[Compared]:
+def _differences(shared: Sequence[tuple[Finished, Finished, list[str]]], profile: Profile) -> list[Compared]:
     level = 1 - (1 - statistics.LEVEL) / len(shared)
     resamples = max(statistics.RESAMPLES, round(2 * _DRAWS_IN_A_TAIL / (1 - level)))
     found = []
@@ -178,12 +179,12 @@ def _differences(
         found.append((one, other, ids, single, together.interval))
     corrected = statistics.holm([single.p for *_, single, _ in found])
     result = []
-    for (one, other, ids, single, together), p in zip(found, corrected, strict=True):
+    for (one, other, ids, alone, widened), p in zip(found, corrected, strict=True):
         signs = [_score(one, key, profile) - _score(other, key, profile) for key in ids]
         only_one = len(set(one.scored(profile)) ^ set(other.scored(profile)))
         wins, losses = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
         result.append(
-            Compared(one.key, one.about.headline, one.label, other.label, single, together, p, wins, losses, only_one)
+            Compared(one.key, one.about.headline, one.label, other.label, alone, widened, p, wins, losses, only_one)
         )
     return result
 
@@ -210,8 +211,8 @@ def _check(finished: Sequence[Finished]) -> None:
     for item in finished:
         if (item.label, item.key) in seen:
             raise SettingsError(
-                f"{item.uri} and {seen[item.label, item.key]} are both called {item.label!r}; expected LABEL=PLACE to tell "
-                "them apart"
+                f"{item.uri} and {seen[item.label, item.key]} are both called {item.label!r}; expected "
+                "LABEL=PLACE to tell them apart"
             )
         seen[item.label, item.key] = item.uri
 
@@ -220,8 +221,8 @@ def _open(label: str, file: str) -> Finished:
     place = about_uri(file)
     if not storage.exists(place):
         raise DataError(
-            f"{file}: nothing beside it says what it is ({place.rpartition('/')[2]} is missing); expected predictions of "
-            "a finished llava evaluate. Run it again on the same folder: no answer is asked for twice"
+            f"{file}: nothing beside it says what it is ({place.rpartition('/')[2]} is missing); expected predictions "
+            "of a finished llava evaluate. Run it again on the same folder: no answer is asked for twice"
         )
     about = validate(About, storage.read_json(place), place)
     rows = {str(row.get("id")): row for _, row in json_lines(file)}

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from llava.evaluation.about import About
 from llava.evaluation.asking import Answered, Work
 from llava.evaluation.benchmark import PROFILES, Benchmark, Profile, Scored
 from llava.evaluation.predictions import PredictionLog
 from llava.evaluation.provenance import code_facts, data_hash
 from llava.evaluation.ratios import Ratios
-
-FORMAT = 1
 
 
 def finish(log: PredictionLog, work: Work, answered: Answered, benchmark: Benchmark, scored: Sequence[Scored]) -> None:
@@ -26,24 +24,24 @@ def finish(log: PredictionLog, work: Work, answered: Answered, benchmark: Benchm
         item.question.id: {"headline": {profile: sparse(ratios[profile], place) for profile in PROFILES}}
         for place, item in enumerate(scored)
     }
-    about: dict[str, Any] = {
-        "format": FORMAT,
-        "contender": answered.name,
-        "title": answered.title,
-        "model": answered.uri,
-        "model_hash": answered.identity[0],
-        "engine": answered.engine,
-        "benchmark": benchmark.name,
-        "headline": benchmark.headline,
-        "weights": {profile: ratios[profile].weights_K.tolist() for profile in ratios},
-        "questions_uri": work.uri,
-        "images_uri": work.images_uri,
-        "questions": len(work.questions),
-        "data_hash": data_hash(work.questions),
-        "left_out": {key: {"problem": item.problem, "why": item.why} for key, item in answered.left_out.items()},
-        "created_unix": time.time(),
+    about = About(
+        whose=answered.whose,
+        contender=answered.name,
+        title=answered.title,
+        model=answered.uri,
+        model_hash=answered.identity[0],
+        engine=answered.engine,
+        benchmark=benchmark.name,
+        headline=benchmark.headline,
+        weights={str(profile): value.weights_K.tolist() for profile, value in ratios.items()},
+        questions_uri=work.uri,
+        images_uri=work.images_uri,
+        questions=len(work.questions),
+        data_hash=data_hash(work.questions),
+        left_out={key: {"problem": item.problem, "why": item.why} for key, item in answered.left_out.items()},
+        created_unix=time.time(),
         **code_facts(),
-    }
+    )
     log.finish(work.questions, {item.question.id: item.scores for item in scored}, parts, about)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava import storage
+from llava.evaluation.about import About, about_uri
 from llava.evaluation.benchmark import Profile, Question
 from llava.json_lines import lines_of
 from llava.manifest import sha256
@@ -79,7 +80,7 @@ class PredictionLog:
         questions: Sequence[Question],
         scores: Mapping[str, Mapping[Profile, float]],
         more: Mapping[str, Mapping[str, Any]] | None = None,
-        about: Mapping[str, Any] | None = None,
+        about: About | None = None,
     ) -> None:
         """Write the whole file, in the order of the questions and with scores, and drop the parts.
 
@@ -110,7 +111,7 @@ class PredictionLog:
         self._make_room()
         storage.write_text(self.uri, "".join(lines))
         if about is not None:
-            storage.write_json(about_uri(self.uri), {"whose": self._whose, **about})
+            storage.write_json(about_uri(self.uri), about.model_dump(mode="json"))
         storage.delete(self._parts)
         if self._kept_uri != self.uri and storage.exists(self._kept_uri):
             for uri in (self._kept_uri, about_uri(self._kept_uri)):
@@ -147,11 +148,6 @@ class PredictionLog:
                 self._aside[key] = line
             elif row.get("of") == self._fingerprints[key]:
                 self.answers[key] = row["answer"]
-
-
-def about_uri(predictions: str) -> str:
-    """Where the description of a predictions file stands."""
-    return f"{predictions.removesuffix('.jsonl')}.about.json"
 
 
 def fingerprint(*parts: object) -> str:

@@ -42,7 +42,7 @@ def facts(
     return lines
 
 
-def code_facts() -> dict[str, object]:
+def code_facts() -> dict[str, str]:
     """The code's version, commit and image, for machines."""
     return {"version": __version__, "commit": revision(), "image": os.environ.get("LLAVA_IMAGE", "")}
 
