@@ -80,10 +80,10 @@ class Report:
                 raise ValueError(f"table {title!r}: a row has {len(row)} cells for {len(columns)} columns: {row!r}")
             cells = Markup("").join(
                 Markup('<td class="{}">{}</td>').format(
-                    "" if isinstance(cell, str) else "number",
+                    "" if isinstance(cell, str) or (cell is None and word) else "number",
                     _shown(cell),
                 )
-                for cell in row
+                for word, cell in zip(words, row, strict=True)
             )
             body += Markup("<tr>{}</tr>").format(cells)
         table = Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>')
