@@ -14,11 +14,12 @@ import errno
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llava import storage
-from llava.data.decoding import decode, header
+from llava.data.decoding import END_BYTES, START_BYTES, decode, header, header_of_ends
 from llava.data.disk_cache import DiskCache
 from llava.data.image_error import ImageError
 from llava.data.references import Roots
@@ -30,6 +31,7 @@ __all__ = ["ImageError", "ImageSource", "decode"]
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
 _MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)$")
 
 
@@ -104,11 +106,17 @@ class ImageSource:
         """(width, height) in pixels, reading as little as tells that the file is an image and seems whole.
 
         A JPEG must begin and end as one; where the end is not what it should be, and for other formats of some size,
-        the image is decoded. A fault in the middle of a JPEG is only found by `load`.
+        the image is decoded. A fault in the middle of a JPEG is only found by `load`. Of a JPEG or PNG in a store the
+        first 32 KiB and the last bytes are fetched, and nothing is put into the cache.
 
         Raises:
             ImageError: as `load`.
         """
+        place = self._place(ref)
+        if storage.is_remote(place.uri):
+            found = self._reading(ref, place, lambda: _size_by_ends(ref, place))
+            if found is not None:
+                return found
         return header(self.read(ref), ref)
 
     def read_image(self, ref: str) -> bytes:
@@ -138,10 +146,17 @@ class ImageSource:
 
     def _fetch(self, ref: str, place: _Place) -> bytes:
         self._roots.check_links(ref, place.uri)
-        try:
+
+        def whole() -> bytes:
             if place.size is None:
                 return storage.read_bytes(place.uri)
             return storage.read_range(place.uri, place.offset, place.size)
+
+        return self._reading(ref, place, whole)
+
+    def _reading(self, ref: str, place: _Place, read: Callable[[], T]) -> T:
+        try:
+            return read()
         except StorageError as error:
             # A store that is down would make every row "missing": only a certain absence is the row's fault.
             if _is_absent(error, place.uri):
@@ -174,6 +189,21 @@ class ImageSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _size_by_ends(ref: str, place: _Place) -> tuple[int, int] | None:
+    """Width and height from the two ends of a file in a store; None where it has to be read whole."""
+    if place.size is None:
+        start, size = storage.read_start(place.uri, START_BYTES)
+    else:
+        size = place.size
+        start = storage.read_range(place.uri, place.offset, min(size, START_BYTES))
+    if len(start) >= size:
+        return header(start, ref)
+    if start[:2] != b"\xff\xd8" and start[:4] != b"\x89PNG":
+        return None
+    end = storage.read_range(place.uri, place.offset + size - END_BYTES, END_BYTES)
+    return header_of_ends(start, end, ref)
 
 
 def _cache_bytes_from_environment() -> int:

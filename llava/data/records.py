@@ -116,14 +116,18 @@ class RecordFile:
     total: int = 0
 
 
-def read_records(uri: str) -> RecordFile:
+def read_records(uri: str, data: bytes | None = None) -> RecordFile:
     """Read a data file.
+
+    Args:
+        data: its bytes, where they are at hand already; `uri` is then only its name.
 
     Raises:
         StorageError: it cannot be read.
         DataError: it is empty, not JSON, or not a list of rows.
     """
-    data = storage.read_bytes(uri)
+    if data is None:
+        data = storage.read_bytes(uri)
     rows = _parse(uri, data)
     problems: list[RowError] = []
     repairs: Counter[str] = Counter()
