@@ -322,10 +322,17 @@ def test_a_run_whose_start_was_not_answered_is_removed_too(cluster: SimulatedKub
     assert not cluster.runs and not cluster.experiments and not left_in(bucket)
 
 
-def test_what_ending_pods_still_write_is_removed_too(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
-    cluster.ending_s = 0.5
-    code, _ = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "bad-input")
-    assert code == 0
+def test_what_ending_pods_still_write_is_removed_too(
+    cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never_ends(self: SimulatedKubeflow, run: dict[str, Any]) -> None:
+        self.last_words = run["runtime_config"]["pipeline_root"]
+        self._pod(run["run_id"], "expand", 0)
+
+    monkeypatch.setattr(SimulatedKubeflow, "_work", never_ends)
+    cluster.ending_s = 1.0
+    code, _ = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.1")
+    assert code == 1 and cluster.late == 1
     assert not left_in(bucket) and not cluster.pods
 
 
