@@ -117,6 +117,7 @@ def check_rows(
                     result.notes["role-marker-in-text"] += 1
             if progress is not None:
                 progress("rows", min(start + FACTS_CHUNK, len(file.records)), len(file.records))
+    result.problems = [file.placed(problem) for problem in result.problems]
     result.facts = RowFacts(*np.array(facts, dtype=np.int32).reshape(-1, 3).T)
     return result
 

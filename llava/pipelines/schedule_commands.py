@@ -14,6 +14,7 @@ from llava.pipelines import options as opt
 from llava.pipelines.checks.cluster_check import RunRequest
 from llava.pipelines.options import pairs, read_parameters
 from llava.pipelines.package import compile_package
+from llava.pipelines.parameters import require_sound_run
 from llava.pipelines.remote_commands import PACKAGES, ask_cluster, checked
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service
@@ -62,9 +63,10 @@ def add_schedule(app: typer.Typer, build: opt.Build) -> None:
         fields = cron.kubeflow_cron(expression)
         began, ends = _window(expression, start, end, catch_up)
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, PACKAGES, options, images)
-        arguments = checked(compiled, read_parameters(params, param))
+        arguments = require_sound_run(package, read_parameters(params, param), here=False)
         service = Service(host, namespace)
+        compiled, _ = compile_package(build, package, PACKAGES, options, images)
+        arguments = checked(compiled, arguments)
         ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
         made = service.ask(
             lambda client: client.create_recurring_run(

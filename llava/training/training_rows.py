@@ -118,8 +118,8 @@ def load_rows(
     encoder = RowEncoder(get_template(recipe.template), processor.tokenizer, max_length=recipe.max_length)
     preprocessor = Preprocessor.from_processor(processor)
     preprocess = DevicePreprocessor(preprocessor.settings, device) if recipe.device_preprocess else None
-    images = ImageSource(job.images_uri)
     file = read_records(job.data_uri)
+    images = ImageSource(job.images_uri, places=file.places)
     checked: CheckResult | None = None
     if rank == 0:
         checked = check_rows(
