@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +46,8 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         root: Annotated[
             str | None, typer.Option(help="Pipeline root: s3:// or minio://", show_default="the service's")
         ] = None,
-        service_account: opt.AccountOption = None,
+        service_account: opt.AccountOption = opt.ACCOUNT,
+        allow_unpinned: opt.UnpinnedOption = False,
         cache: opt.CacheOption = True,
         images: opt.LockOption = None,
         queue: opt.QueueOption = "",
@@ -60,9 +61,10 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
         arguments = require_sound_run(package, read_parameters(params, param), here=False)
         service = Service(host, namespace)
-        compiled, _ = compile_package(build, package, PACKAGES, options, images)
+        compiled, loose = compile_package(build, package, PACKAGES, options, images)
+        require_pinned_images(loose, allow_unpinned)
         arguments = checked(compiled, arguments)
-        request = RunRequest(compiled, arguments, namespace, service_account, queue)
+        request = RunRequest(compiled, arguments, namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}"
         start(service, request, experiment=experiment, name=called, root=root, cache=cache)
@@ -111,7 +113,8 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         namespace: opt.NamespaceOption = "kubeflow",
         experiment: opt.ExperimentOption = "llava",
         name: opt.NameOption = None,
-        service_account: opt.AccountOption = None,
+        service_account: opt.AccountOption = opt.ACCOUNT,
+        allow_unpinned: opt.UnpinnedOption = False,
         cache: opt.CacheOption = True,
         images: opt.LockOption = None,
         queue: opt.QueueOption = "",
@@ -146,7 +149,9 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
 
         folder = local_folder(place, work) if local else PACKAGES
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        compiled, loose = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        if not local:
+            require_pinned_images(loose, allow_unpinned)
         arguments = {
             **carried_over(compiled, earlier.arguments),
             **{plan.imports[source]: uri for source, uri in uris.items()},
@@ -165,10 +170,23 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
             run_here(compiled, arguments, LocalOptions(root=folder, artifacts=artifacts, cache=cache))
             return
         arguments = require_sound_run(package, arguments, here=False)
-        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
+        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} of {run}"
         start(service, request, experiment=experiment, name=called, root=place or None, cache=cache)
+
+
+def require_pinned_images(loose: Collection[str], allowed: bool) -> None:
+    """See that a run's images are content and not tags, which another push moves under a run and its cache.
+
+    Raises:
+        SettingsError: naming those that are not, unless they are allowed.
+    """
+    if loose and not allowed:
+        raise SettingsError(
+            f"not pinned by digest: {', '.join(sorted(loose))}; build the images and commit images.lock.json "
+            "(python -m tools.images build --push), or --allow-unpinned"
+        )
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava.data.labels import IGNORE_INDEX, RowEncoder
+from llava.data.labels import IGNORE_INDEX, Encoded, RowEncoder
 from llava.data.records import Record, Turn
 from llava.data.templates import get_template, to_messages
 from llava.errors import RowError, SettingsError
@@ -285,3 +285,12 @@ def test_callers_padding_and_truncation_do_not_reach_the_encoder() -> None:
     tokenizer(["x", "y z"], padding="max_length", max_length=64, truncation=True)
     tokenizer.backend_tokenizer.enable_truncation(3)
     assert encoder.encode(record, [VISUAL]).input_ids.tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("labels", "supervised"), [([-100, 5, 6], 2), ([4, 5, 6], 2), ([-100, -100, 6], 1), ([4, -100], 0)]
+)
+def test_a_label_counts_where_a_token_stands_before_it_to_predict_it(labels: list[int], supervised: int) -> None:
+    """The sum over a step's rows divides its loss; the first token of a row is predicted by none."""
+    encoded = Encoded(np.array([1, 2, 3][: len(labels)], np.int32), np.array(labels, np.int32), 0, 0)
+    assert encoded.supervised == supervised

@@ -29,7 +29,7 @@ def lines(*rows: dict[str, Any]) -> str:
 
 def test_names_are_their_own_and_an_unknown_one_lists_them() -> None:
     names = [benchmark.name for benchmark in BENCHMARKS]
-    assert len(set(names)) == len(names) == 15
+    assert len(set(names)) == len(names) == 17
     assert [get_benchmark(name).name for name in names] == names
     with pytest.raises(SettingsError, match="found 'vqa'; expected one of captions, custom"):
         get_benchmark("vqa")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,11 @@ def test_replies_that_a_crash_in_a_merge_left_twice_cost_once(tmp_path: Path) ->
     again = Ledger(str(tmp_path))
     assert (again.cost, again.usage, len(again)) == (cost, usage, 2) == (1.5, Usage(30, 0, 15), 2)
     assert again.attempts("b") == 2 and again.repairs("b") == 1
+
+
+def test_the_mean_of_outputs_is_of_replies_and_not_of_what_was_billed_for_nothing(tmp_path: Path) -> None:
+    """Three replies of 5 tokens; a billed failure of 5 and a reply that reported none are in no mean."""
+    ledger = Ledger(str(tmp_path))
+    ledger.append([entry("a"), entry("b"), entry("c", "billed"), entry("c", "answered", 2)])
+    ledger.append([replace(entry("d"), usage=Usage(10, 0, 0)), replace(entry("e", "billed"), usage=Usage(10, 0, 90))])
+    assert ledger.mean_output("detail") == 5

@@ -18,6 +18,7 @@ from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
 from llava.pipelines.graph import FLOW
 from llava.pipelines.resources import ClusterOptions
+from llava.pipelines.service import Service
 from llava.stages.stage import load_stage
 from tests.compile_once import compile_once
 from tests.pipelines.kfp_server import KfpServer, kfp_server
@@ -247,3 +248,31 @@ def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
         make_app(pipeline.build)(again, standalone_mode=True)
     assert ended.value.code == 130
     assert "pipeline: interrupted; the same command resumes from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("health", "profile"),
+    [
+        ({"commit_sha": "x", "multi_user": True}, "team"),
+        # as the UI answers for the API (frontend/server/handlers/healthz.ts, before it had `multi_user` too)
+        ({"apiServerReady": True, "apiServerMultiUser": True, "frontendTagName": "2.14.0"}, "team"),
+        ({"apiServerReady": True, "apiServerMultiUser": False}, None),
+        ({"multi_user": False}, None),
+    ],
+)
+def test_several_users_are_seen_through_the_ui_as_well(
+    health: dict[str, Any], profile: str | None, server: KfpServer
+) -> None:
+    server.health = health
+    assert Service(server.url, "team").profile == profile
+
+
+def test_images_that_no_digest_pins_are_refused(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAVA_ALLOW_UNPINNED")
+    with pytest.raises(SettingsError, match=r"not pinned by digest: llava-.*:dev.*--allow-unpinned"):
+        call("submit", "--host", server.url, *DATA)
+    assert not server.runs
+    call("submit", "--host", server.url, "--allow-unpinned", *DATA)
+    call("submit", "--host", server.url, "--allow-unpinned", "--service-account", "", *DATA)
+    ours, kubeflows = server.of("POST", "/runs")
+    assert ours["service_account"] == "llava-runner" and not kubeflows.get("service_account")

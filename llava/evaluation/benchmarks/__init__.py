@@ -17,8 +17,10 @@ from llava.evaluation.benchmark import Benchmark
 from llava.evaluation.benchmarks.captions import Captions, Flickr30k, NoCaps
 from llava.evaluation.benchmarks.custom import Custom
 from llava.evaluation.benchmarks.gqa import GQA
+from llava.evaluation.benchmarks.llava_bench import LLaVABench
 from llava.evaluation.benchmarks.mmbench import MMBench, MMBenchCN
 from llava.evaluation.benchmarks.mme import MME
+from llava.evaluation.benchmarks.mmvet import MMVet
 from llava.evaluation.benchmarks.pope import Pope
 from llava.evaluation.benchmarks.refcoco import RefCOCO
 from llava.evaluation.benchmarks.scienceqa import ScienceQA
@@ -39,6 +41,8 @@ BENCHMARKS: tuple[type[Benchmark], ...] = (
     MMBench,
     MMBenchCN,
     Seed,
+    MMVet,
+    LLaVABench,
     RefCOCO,
     Captions,
     NoCaps,

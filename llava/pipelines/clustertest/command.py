@@ -118,13 +118,13 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         package_of("full")  # images that are not there are better known before anything is uploaded
         with reach.reaching(pods, namespace, context) as how:
             say(f"the bucket is reached {how}")
-            reach.require_writable(prefix)
             runs = Runs(
                 service=service, pods=pods, experiment=f"llava-{name}", root=storage.join(prefix, "runs"),
                 service_account=service_account or None, timeout_s=60 * minutes, package_of=package_of,
             )  # fmt: skip
             bench = Bench(runs, {}, size, nodes)
             rows: list[suite.Row] = []
+            reach.require_writable(prefix)
             with suite.removing(bench, prefix, say, keep=keep):
                 bench.data = put_world(make_world, prefix, say)
                 rows = suite.run_probes(bench, wanted, lacking, say)

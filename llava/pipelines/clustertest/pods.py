@@ -108,8 +108,13 @@ class Pods(Cluster):
                 found.append(right)
         return found
 
-    def of(self, run: str, stage: str = "") -> list[Pod]:
-        """Pods of a run, or of one of its stages, that have not been deleted; those of the drivers are not among them.
+    def of(self, run: str, stage: str = "", *, ending: bool = False) -> list[Pod]:
+        """Pods of a run, or of one of its stages; those of the drivers are not among them.
+
+        Args:
+            run: its id.
+            stage: of this stage only.
+            ending: those too that have been deleted and have not ended yet; they still write.
 
         Raises:
             Forbidden, NotAsked: they cannot be listed.
@@ -123,7 +128,7 @@ class Pods(Cluster):
         return [
             Pod(item.metadata.name, item.metadata.uid, item.status.phase)
             for item in listed.items
-            if item.metadata.deletion_timestamp is None
+            if ending or item.metadata.deletion_timestamp is None
         ]
 
     def delete(self, pod: Pod) -> None:

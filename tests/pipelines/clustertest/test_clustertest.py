@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
 import pipeline
 from llava import storage, storage_clients
+from llava.pipelines.clustertest import pods, suite
 from llava.pipelines.clustertest.runs import Runs
 from llava.pipelines.commands import main
+from llava.training import launch
 from tests.pipelines.clustertest.simulated import NAMESPACE, SimulatedKubeflow, kubernetes_api
 from tests.pipelines.kfp_server import kfp_server
 from tests.s3_server import S3Server, moto_server
@@ -74,6 +76,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(Runs, "poll_s", 0.05)
+    monkeypatch.setattr("llava.pipelines.clustertest.runs._QUIET_S", 0.05)
     state = SimulatedKubeflow()
     with kfp_server(state), kubernetes_api(state) as kubernetes:
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", state.url)
@@ -246,18 +249,89 @@ def test_bucket_and_keys_come_from_the_cluster(
     kubectl = tmp_path / "bin" / "kubectl"  # stands where the store itself listens on this machine
     kubectl.parent.mkdir()
     kubectl.write_text(
-        f"#!/bin/sh\necho $$ > {tmp_path}/pid; printf '%s ' \"$@\" > {tmp_path}/asked\n"
-        f"echo 'Forwarding from 127.0.0.1:{port} -> 8333'\nexec sleep 600\n"
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid; printf '%s ' \"$@\" >> {tmp_path}/asked; echo >> {tmp_path}/asked\n"
+        f"echo 'Forwarding from 127.0.0.1:{port} -> 8333'\n"
+        f"[ $(wc -l < {tmp_path}/asked) = 1 ] && exec sleep 0.1\n"  # the first one breaks off
+        "exec sleep 600\n"
     )
     kubectl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{kubectl.parent}:{os.environ['PATH']}")
     code, rows = clustertest("--probe", "full")
     assert code == 0 and rows["full"]["verdict"] == "as expected", rows
-    asked = (tmp_path / "asked").read_text().split()
-    assert asked == ["-n", "kubeflow", "port-forward", "service/llava-store", ":9000", "--address", "127.0.0.1"]
+    first, again, *rest = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
+    assert first == ["-n", "kubeflow", "port-forward", "service/llava-store", ":9000", "--address", "127.0.0.1"]
+    assert again == [*first[:4], f"{port}:9000", *first[5:]] and not rest, "at the port that is known by now"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     assert "AWS_ACCESS_KEY_ID" not in os.environ
+
+
+def test_the_killing_program_finds_a_rank_and_nothing_else(tmp_path: Path) -> None:
+    """On a /proc of its own: what launches ranks, what watches over them, and the program itself are left alone."""
+    stage = [sys.executable, "-m", "llava.executor", "pretrain"]
+    one, several = launch._command("/tmp/job.json", 1), launch._command("/tmp/job.json", 2)
+    rank_of_several = [sys.executable, "-u", *several[several.index("-m", 3) :]]
+    bystanders = [stage, several, [sys.executable, "-c", pods._KILL]]
+    for rank in (one, rank_of_several):
+        victim = subprocess.Popen(["sleep", "60"])
+        proc = tmp_path / str(victim.pid)
+        for number, words in {**{str(2**22 + n): w for n, w in enumerate(bystanders)}, str(victim.pid): rank}.items():
+            (proc / number).mkdir(parents=True)
+            (proc / number / "cmdline").write_text("\0".join(words) + "\0")
+        try:
+            program = pods._KILL.replace("/proc", str(proc))
+            said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+            assert said == f"killed {victim.pid}\n"
+            assert victim.wait(timeout=10) == -signal.SIGKILL
+        finally:
+            victim.kill()
+
+
+def test_a_run_whose_start_was_not_answered_is_removed_too(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
+    cluster.loses_an_answer = True
+    code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full")
+    assert code == 1 and "connection reset" in rows["full"]["seen"]
+    assert not cluster.runs and not cluster.experiments and not left_in(bucket)
+
+
+def test_what_ending_pods_still_write_is_removed_too(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
+    cluster.ending_s = 0.5
+    code, _ = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "bad-input")
+    assert code == 0
+    assert not left_in(bucket) and not cluster.pods
+
+
+def test_an_answer_nobody_thought_of_costs_one_probe(
+    cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def records(runs: Runs, run: str) -> list[Any]:
+        raise KeyError("world_size")
+
+    monkeypatch.setattr(Runs, "records", records)
+    code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--probe", "cache")
+    assert code == 1 and rows["full"]["seen"] == "KeyError: 'world_size'" and rows["cache"]["verdict"] == "not run"
+    assert not cluster.runs and not left_in(bucket)
+
+
+def test_impatience_while_it_removes(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
+    """One more Ctrl-C is held back; the one after it ends the removing."""
+    before = signal.getsignal(signal.SIGINT)
+    said: list[str] = []
+
+    class Bench:
+        class runs:  # noqa: N801
+            experiment = "e"
+
+            @staticmethod
+            def remove(say: Callable[[str], None]) -> list[str]:
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.05)
+                return []
+
+    with pytest.raises(KeyboardInterrupt), suite.removing(cast(Any, Bench), f"{bucket.uri}/t", said.append, keep=False):
+        pass
+    assert [text for text in said if text.startswith("still removing")] and signal.getsignal(signal.SIGINT) is before
 
 
 def test_no_keys_anywhere(cluster: SimulatedKubeflow, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
