@@ -124,8 +124,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "q.jsonl").write_text('{"question": "What?", "image": "cat.jpg", "answer": "cat"}\n')
     (tmp_path / "notes.txt").write_text("not a question\n")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    facts = {"projector": "mlp2x_gelu", "vision_width": 96, "text_width": 128}
-    for name, changed in {"wide": {"text_width": 4096}, "linear": {"projector": "linear"}}.items():
+    facts: dict[str, object] = {"projector": "mlp2x_gelu", "vision_width": 96, "text_width": 128}
+    changes: dict[str, dict[str, object]] = {"wide": {"text_width": 4096}, "linear": {"projector": "linear"}}
+    for name, changed in changes.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "projector_config.json").write_text(json.dumps(facts | changed))
     return tmp_path

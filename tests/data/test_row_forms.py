@@ -123,7 +123,7 @@ def test_text_only_rows_have_no_images() -> None:
         ({"messages": [{"role": "user", "content": 7}]}, "field-type"),
         ({"messages": [{"role": "user", "content": [{"type": "video", "video": "x.mp4"}]}]}, "part-type"),
         ({"messages": ["hello"]}, "field-type"),
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, "role-order"),
+        ({"messages": [{"role": role, "content": "a"} for role in ("user", "user", "assistant")]}, "role-order"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]}, "field-type"),
         ({"texts": [{"question": "a"}], "images": []}, "field-type"),
         ({"images": [{"bytes": None}], "messages": []}, "field-type"),

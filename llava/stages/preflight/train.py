@@ -123,7 +123,21 @@ def _libraries(stage: str, train: TrainRecipe) -> Iterator[str]:
 def _data(uri: str) -> Iterator[str]:
     if not uri:
         return  # made by a stage before this one
-    yield from places.exists("data", uri, "file")
+    from llava.data.row_sources import HUB, TABLE, files_of, form_of
+
+    asked = [part for part in places.parts(uri) if not part.startswith(HUB)]
+    absent = [fault for part in asked if not set(part) & set("*?[") for fault in places.exists("data", part)]
+    yield from absent
+    if absent or any(storage.is_remote(part) for part in asked):
+        return
+    try:
+        files = files_of(",".join(asked)) if asked else []
+    except UserError as error:
+        yield str(error)
+        return
+    tables = [file for file in files if form_of(file) == TABLE]
+    if tables and (found := extras.fault(f"data {tables[0]}", "train", ["pyarrow"])):
+        yield found
 
 
 def _width(field: str, source: str, section: str) -> int | None:
