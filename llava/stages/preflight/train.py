@@ -133,7 +133,7 @@ def _data(uri: str) -> Iterator[str]:
     try:
         files = files_of(",".join(asked)) if asked else []
     except UserError as error:
-        yield str(error)
+        yield f"data: {error}"
         return
     tables = [file for file in files if form_of(file) == TABLE]
     if tables and (found := extras.fault(f"data {tables[0]}", "train", ["pyarrow"])):
