@@ -125,7 +125,7 @@ def read_mixture(uri: str) -> RecordFile:
     made.sha256 = sha256("".join([mixture.model_dump_json(exclude={"parts"}), *(f.sha256 for f in files)]).encode())
     for file, start in zip(files, starts, strict=False):
         made.repairs += file.repairs
-        made.places += file.places
+        made.places |= file.places
         made.starts += [(start + first, name) for first, name in file.starts]
     return made
 

@@ -106,7 +106,7 @@ class RecordFile:
         sha256: of the file's bytes.
         total: rows in the file.
         starts: (first row, file) of each file where there are several; rows are numbered through all of them.
-        places: files that hold images of these rows (tars), which references of this reader's own lead to.
+        places: name -> tar that holds images of these rows; the reader's own references are `<name>#<offset>+<size>`.
     """
 
     uri: str
@@ -116,7 +116,7 @@ class RecordFile:
     sha256: str = ""
     total: int = 0
     starts: list[tuple[int, str]] = field(default_factory=list)
-    places: tuple[str, ...] = ()
+    places: dict[str, str] = field(default_factory=dict)
 
     def placed(self, problem: RowError) -> RowError:
         """A problem of a row, with the file and the row's number in it where the rows come from several."""
@@ -127,8 +127,11 @@ class RecordFile:
         return RowError(file, row, problem.field, problem.value, problem.expected, problem=problem.problem)
 
 
-def read_records(uri: str) -> RecordFile:
+def read_records(uri: str, data: bytes | None = None) -> RecordFile:
     """Read rows: a file, several with commas between, a folder, a data set of the hub, or a mixture (see docs/rows.md).
+
+    Args:
+        data: its bytes, where they are at hand already; `uri` is then only its name.
 
     Raises:
         StorageError: they cannot be read.
@@ -137,7 +140,7 @@ def read_records(uri: str) -> RecordFile:
     """
     from llava.data.row_reading import read_rows
 
-    return read_rows(uri)
+    return read_rows(uri, data)
 
 
 def write_records(uri: str, records: Iterable[Record]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,9 @@ from llava.parsing import Malformed, parse_rows
 _EXPECTED = "expected a JSON list of rows, or one JSON object a line"
 
 
-def read_rows(uri: str) -> RecordFile:
+def read_rows(uri: str, data: bytes | None = None) -> RecordFile:
     """See `records.read_records`."""
-    files = row_sources.files_of(uri)
+    files = [uri] if data is not None else row_sources.files_of(uri)
     if len(files) == 1 and row_sources.form_of(files[0]) == MIXTURE:
         from llava.data.mixtures import read_mixture
 
@@ -34,7 +35,7 @@ def read_rows(uri: str) -> RecordFile:
         for file in files:
             start = made.total
             made.starts.append((start, file))
-            reader = Rows(file)
+            reader = Rows(file, data)
             for index, row in enumerate(reader):
                 made.total += 1
                 try:
@@ -45,7 +46,7 @@ def read_rows(uri: str) -> RecordFile:
                 yield record if not start else Record(record.id, record.images, record.turns, start + index)
             if made.total == start:
                 raise DataError(f"{file}: no rows; expected at least one")
-            made.places += reader.places
+            made.places |= reader.places
             digest.update(reader.sha256.encode() if len(files) > 1 else b"")
             made.sha256 = reader.sha256
 
@@ -62,13 +63,14 @@ class Rows:
 
     Attributes:
         sha256: of what was read; complete after the last row.
-        places: files that hold the rows' images.
+        places: see `RecordFile.places`.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, data: bytes | None = None) -> None:
         self.uri = uri
+        self._data = data
         self.sha256 = ""
-        self.places: tuple[str, ...] = ()
+        self.places: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
         form = row_sources.form_of(self.uri)
@@ -82,12 +84,13 @@ class Rows:
             yield from self._json()
 
     def _json(self) -> Iterator[Any]:
-        start, size = storage.read_start(self.uri, 4096)
+        data = self._data
+        start, size = (data[:4096], len(data)) if data is not None else storage.read_start(self.uri, 4096)
         if not start.strip() and size <= len(start):
             raise DataError(f"{self.uri}: empty file; {_EXPECTED}")
         # A list is one document and read as one; lines are read as they come.
         if start.lstrip()[:1] in (b"[", b"") or start[:3] == b"\xef\xbb\xbf":
-            data = storage.read_bytes(self.uri)
+            data = storage.read_bytes(self.uri) if data is None else data
             self.sha256 = hashlib.sha256(data).hexdigest()
             rows = self._parsed(data)
             if isinstance(rows, list):
@@ -98,7 +101,7 @@ class Rows:
             yield rows
             return
         digest = hashlib.sha256()
-        with buffered(self.uri) as file:
+        with buffered(self.uri) if data is None else io.BytesIO(data) as file:
 
             def chunks() -> Iterator[bytes]:
                 while chunk := file.read(BUFFER):
@@ -119,22 +122,24 @@ class Rows:
         from llava.data.tables import EMBEDDED, unpacked
 
         lines, tar = unpacked(self.uri)
-        self.places = (str(tar),)
+        # A name that is the same on every node and at every start: what is kept of a check names images by it.
+        name = f"{self.uri}!images"
+        self.places = {name: str(tar)}
         digest = hashlib.sha256()
         with Path(lines).open("rb") as file:
             for line in file:
                 digest.update(line)
                 row = json.loads(line)
-                for name in ("image", "images"):
-                    if name in row:
-                        row[name] = _embedded(row[name], EMBEDDED, str(tar))
+                for field in ("image", "images"):
+                    if field in row:
+                        row[field] = _embedded(row[field], EMBEDDED, name)
                 yield row
         self.sha256 = digest.hexdigest()
 
     def _tar(self) -> Iterator[Any]:
         from llava.data.webdataset import tar_rows
 
-        self.places = (self.uri,)
+        self.places = {self.uri: self.uri}
         digest = hashlib.sha256(str(storage.size(self.uri)).encode())
         for row in tar_rows(self.uri):
             shown = json.dumps(row, ensure_ascii=True, sort_keys=True, default=repr).replace(self.uri, "")
@@ -143,7 +148,7 @@ class Rows:
         self.sha256 = digest.hexdigest()
 
 
-def _embedded(value: Any, name: str, tar: str) -> Any:
+def _embedded(value: Any, name: str, place: str) -> Any:
     if isinstance(value, list):
-        return [_embedded(one, name, tar) for one in value]
-    return tar + value[len(name) :] if isinstance(value, str) and value.startswith(f"{name}#") else value
+        return [_embedded(one, name, place) for one in value]
+    return place + value[len(name) :] if isinstance(value, str) and value.startswith(f"{name}#") else value

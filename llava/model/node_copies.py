@@ -69,6 +69,20 @@ def node_copy(uri: str, field: str, *, weights: bool) -> Path:
     return folder
 
 
+def node_file(uri: str) -> Path:
+    """A local copy of one remote file, fetched once for all ranks of this node.
+
+    Raises:
+        StorageError: as `storage.download`.
+    """
+    version = hashlib.sha256(json.dumps([uri, storage.size(uri)]).encode()).hexdigest()[:24]
+    target = node_cache() / version / "file"
+    with only_one(target.parent):
+        if not target.exists():
+            storage.download(uri, target)
+    return target
+
+
 def _fetch(uri: str, names: list[str], folder: Path, what: str) -> None:
     done = folder.parent / f"{what}.done"
     if done.exists():

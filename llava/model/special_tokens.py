@@ -15,6 +15,7 @@ import torch
 
 from llava.config import IMAGE_TOKEN
 from llava.errors import SettingsError
+from llava.model.partitions import whole, whole_shape
 from llava.model.sources import resolve
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ def rows_needed(tokenizer: PreTrainedTokenizerBase, present: int) -> int:
 def resize_rows(module: nn.Embedding | nn.Linear, rows: int) -> None:
     """Grow a (V, D) embedding or bias-free head to `rows`, the new rows being the mean of the old ones, in place."""
     old = module.weight
-    if rows == old.shape[0]:
+    if rows == whole_shape(old)[0]:
         return
-    mean = old.mean(dim=0, dtype=torch.float32).to(old.dtype)
-    grown = torch.cat([old, mean.expand(rows - old.shape[0], -1)])
+    with whole(old):
+        mean = old.mean(dim=0, dtype=torch.float32).to(old.dtype)
+        grown = torch.cat([old, mean.expand(rows - old.shape[0], -1)])
     module.weight = torch.nn.Parameter(grown, requires_grad=old.requires_grad)
     if isinstance(module, torch.nn.Embedding):
         module.num_embeddings = rows

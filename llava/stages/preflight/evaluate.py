@@ -19,12 +19,14 @@ _READ_AT_ONCE = 32 << 20  # a question file above this is not read twice
 def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterator[str]:
     """What is wrong with an evaluation."""
     from llava.evaluation.benchmarks import get_benchmark
+    from llava.evaluation.suite import places as places_of
+    from llava.evaluation.suite import suite_of
 
-    own = settings.benchmark.endswith(".py") or ".py:" in settings.benchmark
-    benchmark = None
+    own = any(ending in settings.benchmark for ending in (".py", ".yaml", ".yml"))
+    suite = None
     try:
         if here or not own:
-            benchmark = get_benchmark(settings.benchmark)
+            suite = suite_of(settings.benchmark)
     except UserError as error:
         yield str(error)
     if not here:
@@ -37,9 +39,11 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
     absent = [fault for uri in questions for fault in places.exists("questions_uri", uri)]
     yield from absent
     yield from places.folders("images_uri", settings.images_uri)
-    if benchmark is not None and questions and not absent and _small(questions):
+    if suite is not None and questions and not absent:
         try:
-            benchmark.read(settings.questions_uri)
+            for column, uri, _ in places_of(suite, settings.questions_uri, settings.images_uri):
+                if _small(places.parts(uri)):
+                    get_benchmark(column.benchmark).read(uri)
         except UserError as error:
             yield f"questions_uri: {error}"
     if inputs.get("model"):
