@@ -34,6 +34,7 @@ from llava.processes import die_with_parent, yield_idle_cores
 from llava.retrying import Pauses
 from llava.stages import restarts, spending
 from llava.stages.finite import finite, finite_metrics
+from llava.stages.preflight.check import require_sound
 from llava.stages.remembered import note_uri, raise_remembered, remember
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
 
@@ -147,6 +148,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}), inputs.get("parameterValues", {}))
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
+    require_sound(stage.name, settings, input_places.model_dump())
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
     spending.price_of_environment()  # a price that is none is better known before than after a training
     start = time.monotonic()
