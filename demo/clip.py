@@ -43,8 +43,8 @@ class ClipPlan:
     heads: int = 4
     text_layers: int = 2
     projection: int = 64
-    scenes: int = 24000
-    steps: int = 4000
+    scenes: int = 20000
+    steps: int = 1600
     batch: int = 128
     learning_rate: float = 2e-3
     warmup: int = 100
