@@ -84,9 +84,11 @@ def test_what_came_before_the_end_is_yielded_and_then_the_end_is_told() -> None:
 
 @pytest.mark.parametrize("reply", ["", "{}", '{"choices": []}', '{"choices": [{"message": "x"}]}', "<html>"])
 def test_a_reply_of_another_form_is_not_taken_for_an_answer(reply: str) -> None:
-    with serving(ChatServer(lambda text, images: (200, reply))) as server:
-        with pytest.raises(EndpointGone, match=r"without choices\[0\]"):
-            list(endpoint(server).answers([Asked("a", [])], 8))
+    with (
+        serving(ChatServer(lambda text, images: (200, reply))) as server,
+        pytest.raises(EndpointGone, match=r"without choices\[0\]"),
+    ):
+        list(endpoint(server).answers([Asked("a", [])], 8))
 
 
 def test_wrong_settings_are_told_before_anything_is_asked() -> None:
