@@ -20,6 +20,11 @@ def endpoint(server: ChatServer, model: str = "", concurrency: int = 2) -> Endpo
     return Endpoint(server.url, model, concurrency=concurrency, blank_colour=(1, 2, 3), pauses=QUICK)
 
 
+def take(engine: Endpoint, requests: list[Asked], found: dict[int, str | Refusal]) -> None:
+    for part in engine.answers(requests, 8):
+        found |= part
+
+
 def test_the_request_is_openai_s_and_the_pixels_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-for-tests")
     seen: list[Image.Image] = []
@@ -73,8 +78,7 @@ def test_what_came_before_the_end_is_yielded_and_then_the_end_is_told() -> None:
     with serving(ChatServer(lambda text, images: text, most=5)) as server:
         engine = endpoint(server)
         with pytest.raises(EndpointGone, match="503: going down.*run the same again") as caught:
-            for part in engine.answers([Asked(str(k), []) for k in range(40)], 8):
-                found |= part
+            take(engine, [Asked(str(k), []) for k in range(40)], found)
         assert "kept" in str(caught.value)
         assert found == {int(text): text for text in server.texts()} and len(found) == 5
         server.most = None  # it is back: the same engine goes on
