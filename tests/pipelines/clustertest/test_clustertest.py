@@ -19,7 +19,7 @@ import yaml
 
 import pipeline
 from llava import storage, storage_clients
-from llava.pipelines.clustertest import pods, suite
+from llava.pipelines.clustertest import pods, reach, suite
 from llava.pipelines.clustertest.runs import Runs
 from llava.pipelines.commands import main
 from llava.training import launch
@@ -367,6 +367,37 @@ def test_impatience_while_it_removes(cluster: SimulatedKubeflow, bucket: S3Serve
     with pytest.raises(KeyboardInterrupt), suite.removing(cast(Any, Bench), f"{bucket.uri}/t", said.append, keep=False):
         pass
     assert [text for text in said if text.startswith("still removing")] and signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_store_with_a_short_name_is_forwarded_only_where_it_has_no_address(
+    here: bool, cluster: SimulatedKubeflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook inside the cluster, where `store.data` is found without kubectl."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    base = f"/api/v1/namespaces/{NAMESPACE}"
+    cluster.objects[f"{base}/configmaps/llava-storage"] = {"data": {"AWS_ENDPOINT_URL": "http://store.data:9000"}}
+    keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), base64.b64encode(b"k").decode())
+    cluster.objects[f"{base}/secrets/llava-storage"] = {"data": keys}
+
+    def addresses(host: str, port: None) -> list[str]:
+        assert host == "store.data"
+        if not here:
+            raise OSError("unknown")
+        return ["10.0.0.1"]
+
+    monkeypatch.setattr("llava.pipelines.clustertest.reach.socket.getaddrinfo", addresses)
+    monkeypatch.setenv("PATH", "")
+    asked = pods.Pods(NAMESPACE)
+    monkeypatch.setattr(pods.Pods, "get", lambda self, path: cluster.objects.get(path))
+    if here:
+        with reach.reaching(asked, NAMESPACE) as how:
+            assert how == "as the pods do (http://store.data:9000)"
+    else:
+        refused = pytest.raises(reach.Unreachable, match="no kubectl here; needed: kubectl -n data port-forward")
+        with refused, reach.reaching(asked, NAMESPACE):
+            pass
 
 
 def test_no_keys_anywhere(cluster: SimulatedKubeflow, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
