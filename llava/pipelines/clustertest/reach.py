@@ -101,7 +101,7 @@ def require_writable(prefix: str) -> None:
 
 
 def _has_address(host: str) -> bool:
-    """Whether this machine can find it: a notebook inside the cluster can, and so can anybody whose name is a real one."""
+    """Whether this machine finds it by itself, as a notebook inside the cluster does."""
     try:
         socket.getaddrinfo(host, None)
     except OSError:
