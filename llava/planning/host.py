@@ -1,8 +1,9 @@
 """What a node needs beside its GPUs: host memory, scratch space, `/dev/shm`. All in bytes.
 
-By the code that uses them: weights are read on the host by every rank before they move to its GPU; a checkpoint is a
-snapshot of this node's share of fp32 masters and moments in one page-locked buffer, written from there; the read-ahead
-holds rows as pixels; the final save writes one shard at a time.
+By the code that uses them: base models from a store are fetched once a node and read out of mapped files, tensor by
+tensor, straight to the devices, so that however many ranks read, they lie in the page cache once; a checkpoint is a
+snapshot of this node's share of fp32 masters and moments in one page-locked buffer, streamed from there; the read-ahead
+holds rows as pixels; the final save makes one weight file at a time.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from llava.planning.shape import Shape
 
 # A rank without a model: Python, torch, CUDA's host side, NCCL.
 PROCESS = int(4.5 * GIB)
-# Largest file of a saved model (transformers' `max_shard_size`), which exists once before it is uploaded.
-SHARD = 5 * 10**9
+# Largest weight file of a saved model (`llava.model.saving.SHARD_BYTES`), once in memory and once on scratch.
+SHARD = 4 * 2**30
 # NCCL's buffers between the ranks of a node lie in /dev/shm: about 10 MB for each pair and channel.
 SHM = GIB // 4
-HOST_WEIGHTS_PER_RANK = True  # every rank reads the weights on the host before they move to its GPU
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Host:
     Attributes:
         loading: memory at its height while weights are read.
         training: memory while steps run: processes, read-ahead, snapshot, offloaded states.
-        scratch: base models from an object store, checkpoint files before they are uploaded, hub cache.
+        scratch: base models from an object store, and one weight file of the result before it is uploaded.
         shm: `/dev/shm`.
     """
 
@@ -66,11 +66,10 @@ def host(shape: Shape, stage: Stage, train: TrainRecipe, *, gpus: int, per_node:
     rows = math.ceil(train.global_batch_size / gpus)
     ahead = (3 * rows + 4 * train.loader_workers) * pixels * (5 if shape.anyres else 1) * ranks
     processes = PROCESS * (ranks + 1)
-    final = weights if stage == "finetune" and train.effective_zero_stage == 3 else 0.0
-    copies = ranks if HOST_WEIGHTS_PER_RANK else 1
+    final = float(min(SHARD, weights)) if stage == "finetune" else 0.0
     return Host(
-        loading=processes + copies * weights,
-        training=processes + ahead + offloaded + max(snapshot, final),
-        scratch=weights + ranks * min(SHARD, 12.0 * trained / gpus) + SHARD,
+        loading=processes + weights,
+        training=processes + ahead + offloaded + snapshot + final,
+        scratch=weights + SHARD,
         shm=GIB + ranks * SHM,
     )

@@ -29,6 +29,7 @@ from llava.training.fragments import Fragment
 from llava.training.snapshots import Snapshot
 
 FORMAT_VERSION = 2
+REHEARSAL = ".rehearsal-"  # how files begin that are written to see whether checkpoints can be
 WAIT_FOR_RANKS_S = 1800.0
 
 
@@ -149,6 +150,7 @@ def collect_leftovers(uri: str) -> list[str]:
         names |= {path.name for path in storage.local_path(uri).glob("step-*") if path.is_dir()}
     whole = {folder_name(step) for step in list_steps(uri)}
     left = sorted(name for name in names - whole if name.startswith("step-") and name[5:].isdigit())
+    left += sorted(item.path for item in storage.list_files(uri) if item.path.startswith(REHEARSAL))
     for name in left:
         storage.delete(storage.join(uri, name))
     storage.delete_unfinished(uri)

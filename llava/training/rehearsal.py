@@ -13,12 +13,17 @@ import torch
 
 from llava import storage
 from llava.errors import SettingsError, StorageError
+from llava.model.partitions import whole_shape
 from llava.model.processor_saving import save_processor
 from llava.telemetry import Telemetry
+from llava.training.checkpoints import REHEARSAL
 from llava.training.engine import Engine
 from llava.training.job import Job
+from llava.training.snapshots import HostBuffer, take_snapshot
 from llava.training.training_rows import TrainingRows
 from llava.training.validation import Validator
+
+WRITTEN_BYTES = 1 << 30  # of each rank's snapshot: enough to go in parts as a whole one does
 
 
 def rehearse(
@@ -30,8 +35,12 @@ def rehearse(
     checks: Validator,
     telemetry: Telemetry,
     rank: int,
+    buffer: HostBuffer,
 ) -> None:
     """Try the whole run in small; collective. The model and the optimiser are afterwards as they were.
+
+    Args:
+        buffer: what the run's checkpoints will be copied into; it is taken here, at its full size.
 
     Raises:
         StorageError: an output place cannot be written, or its disk is too small for what will be written.
@@ -47,6 +56,7 @@ def rehearse(
     _check_keys(model)
     _longest_step(engine, data)
     checks.rehearse()
+    _save(job, engine, model, buffer, rank)
     telemetry.note(
         f"rehearsed the longest micro-batch, the save and the evaluation in {time.monotonic() - started:.1f} s"
     )
@@ -77,6 +87,26 @@ def _longest_step(engine: Engine, data: TrainingRows) -> None:
     for fragment, master in before:  # x + 0 * update is x but for the sign of zero; on CPU we keep even that
         fragment.master.copy_(master)
     engine.restored(0)
+
+
+def _save(job: Job, engine: Engine, model: Any, buffer: HostBuffer, rank: int) -> None:
+    """A snapshot of this rank's part, its beginning written where checkpoints go; the largest tensor gathered."""
+    snapshot = take_snapshot(engine.fragments(), rank, engine.world_size, buffer)
+    place = storage.join(job.checkpoints_uri, f"{REHEARSAL}{uuid.uuid4().hex}")
+    left = WRITTEN_BYTES
+    with storage.open_writer(place, min(left, 4 * sum(tensor.numel() for tensor in snapshot.tensors.values()))) as sink:
+        for tensor in snapshot.tensors.values():
+            values: Any = tensor.numpy()
+            part = memoryview(values).cast("B")[:left]
+            sink.write(part)
+            left -= len(part)
+            if not left:
+                break
+    storage.delete(place)
+    largest = max(model.parameters(), key=_numel)
+    with engine.whole([largest]):  # as the final save does, one tensor after the other
+        if tuple(largest.shape) != whole_shape(largest):
+            raise RuntimeError("a gathered parameter is not whole")
 
 
 def _check_keys(model: Any) -> None:

@@ -7,10 +7,11 @@ ranks do not agree. These checks need no cluster.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llava import storage
 from llava.config import Recipe, bundled_recipes, load_recipe
@@ -121,4 +122,46 @@ def _check_ranks(stage: str, recipe: Recipe, values: Mapping[str, Any]) -> list[
         )
     if train.lora and train.lora.quantize_4bit and accelerators == 0:
         faults.append(f"recipe {recipe.name}: {stage}.lora.quantize_4bit needs a GPU, but {where} is 0")
+    if not faults and accelerators:
+        faults += _check_memory(stage, recipe, values, accelerators)
     return faults
+
+
+def _check_memory(stage: str, recipe: Recipe, values: Mapping[str, Any], accelerators: int) -> list[str]:
+    """Host memory of a training pod beside what `llava plan` computes, for the published base models."""
+    from llava.planning import published
+
+    train = recipe.pretrain if stage == "pretrain" else recipe.finetune
+    known = recipe.model.language_model in published.LANGUAGE_MODELS
+    if not known or recipe.model.vision_tower not in published.TOWERS:
+        return []
+    try:
+        from llava.planning.host import host
+        from llava.planning.stage_plan import shape_of
+    except ImportError:  # an installation that only submits
+        return []
+    if train.nodes > 1:
+        asked, where = read_node_settings(str(values.get("train_job", ""))).memory, "train_job.memory"
+    else:
+        asked, where = str(values["train_memory"]), "train_memory"
+    given = _bytes(asked)
+    need = host(
+        shape_of(recipe.model), cast(Any, stage), train, gpus=accelerators * train.nodes, per_node=accelerators
+    ).memory
+    if given is None or given >= need:
+        return []
+    return [
+        f"{where}: found {asked!r}; {stage} of {recipe.name} with {accelerators} accelerators a node needs about "
+        f"{need / 2**30:.0f} GiB of host memory (`llava plan` prints it); "
+        f'expected at least "{math.ceil(need / 2**30)}Gi"'
+    ]
+
+
+def _bytes(quantity: str) -> float | None:
+    """A Kubernetes quantity of memory; None where it is not one (which is another fault)."""
+    found = re.fullmatch(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity)
+    if found is None:
+        return None
+    unit = found[2] or ""
+    power = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}[unit[:1]]
+    return float(found[1]) * (1024.0 if unit.endswith("i") else 1000.0) ** power
