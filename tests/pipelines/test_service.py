@@ -235,6 +235,8 @@ def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave(str(tmp_path / "runs"), "run-a", ["expand", "pretrain", "finetune"])
+    for model in (tmp_path / "runs").rglob("finetune/*/model"):
+        (model / "config.json").write_text("{}")
 
     def interrupted(package: Path, arguments: object, options: LocalOptions) -> None:
         assert options.root == tmp_path / "runs" and options.artifacts is None
