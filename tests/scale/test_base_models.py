@@ -18,7 +18,8 @@ import pytest
 
 from llava import local_files, storage_fetch, storage_s3
 from llava.errors import StorageError
-from llava.model.node_copies import NODE_CACHE, node_copy
+from llava.model.node_copies import node_copy
+from llava.node_cache import NODE_CACHE
 from llava.storage_fetch import PART_BYTES
 from tests.scale.shapes import true_model
 
