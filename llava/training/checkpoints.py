@@ -29,7 +29,6 @@ from llava.training.fragments import Fragment
 from llava.training.snapshots import Snapshot
 
 FORMAT_VERSION = 2
-REHEARSAL = ".rehearsal-"  # how files begin that are written to see whether checkpoints can be
 WAIT_FOR_RANKS_S = 1800.0
 
 
@@ -75,6 +74,21 @@ class CheckpointWriter:
             target=self._guarded, args=(step, snapshot, state), name=f"checkpoint-{step}", daemon=True
         )
         self._thread.start()
+
+    def rehearse(self, snapshot: Snapshot) -> None:
+        """Write a snapshot as this rank's part of a save that is never completed.
+
+        Raises:
+            StorageError: it cannot be written: a full disk, a quota, no permission.
+        """
+        try:
+            write_shard(storage.join(self.uri, folder_name(0)), self.rank, snapshot, self.save_id)
+        except StorageError as error:
+            raise type(error)(f"{self.uri}: no checkpoint can be written there: {error}") from error
+
+    def forget_rehearsal(self) -> None:
+        """Delete what all ranks wrote in `rehearse`; for one rank alone."""
+        storage.delete(storage.join(self.uri, folder_name(0)))
 
     def wait(self) -> None:
         """Until nothing is being written.
@@ -150,7 +164,6 @@ def collect_leftovers(uri: str) -> list[str]:
         names |= {path.name for path in storage.local_path(uri).glob("step-*") if path.is_dir()}
     whole = {folder_name(step) for step in list_steps(uri)}
     left = sorted(name for name in names - whole if name.startswith("step-") and name[5:].isdigit())
-    left += sorted(item.path for item in storage.list_files(uri) if item.path.startswith(REHEARSAL))
     for name in left:
         storage.delete(storage.join(uri, name))
     storage.delete_unfinished(uri)

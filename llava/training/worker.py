@@ -93,7 +93,15 @@ def run(job: Job) -> None:
         engine = Engine(model, recipe, world_size)
         checks = validation.Validator(job, engine, processor, data, telemetry)
         buffer = HostBuffer()
-        rehearsal.rehearse(job, engine, model, processor, data, checks, telemetry, rank, buffer)
+        writer = CheckpointWriter(
+            job.checkpoints_uri,
+            rank=rank,
+            world_size=world_size,
+            zero_stage=engine.zero_stage,
+            save_id=_shared(uuid.uuid4().hex),
+            keep=recipe.keep_checkpoints,
+        )
+        rehearsal.rehearse(job, engine, model, processor, data, checks, telemetry, rank, writer, buffer)
         state, first_step, cautions = resume.resume(job, engine, RunState(identity=identity), telemetry, rank)
         meter = throughput.Throughput(model, job.recipe, job.stage, data.plan, device)
         profiler = StepProfiler(job.profile_steps if rank == 0 else 0, storage.join(job.checkpoints_uri, "profile"))
@@ -101,14 +109,8 @@ def run(job: Job) -> None:
             engine=engine,
             recipe=recipe,
             state=state,
-            writer=CheckpointWriter(
-                job.checkpoints_uri,
-                rank=rank,
-                world_size=world_size,
-                zero_stage=engine.zero_stage,
-                save_id=_shared(uuid.uuid4().hex),
-                keep=recipe.keep_checkpoints,
-            ),
+            writer=writer,
+            buffer=buffer,
             telemetry=telemetry,
             batches=data.batches(first_step),
             to_device=data.to_device,
@@ -120,7 +122,6 @@ def run(job: Job) -> None:
             validate=checks.run if data.validation is not None else None,
             after_log=lambda records: meter.log(records, telemetry),
             profiler=profiler,
-            buffer=buffer,
         )
         loop.run()
         telemetry.note("saving")

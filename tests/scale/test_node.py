@@ -19,7 +19,7 @@ GIB = 2**30
 def test_a_saved_model_goes_file_by_file(size: str) -> None:
     shards = saving._in_shards(saving._hub_tensors(true_model(size).model, None), saving.SHARD_BYTES)
     sizes = [sum(saving._bytes_of(piece) for piece in shard) for shard in shards]
-    assert max(sizes) <= saving.SHARD_BYTES == host_module.SHARD
+    assert max(sizes) <= saving.SHARD_BYTES == host_module.FILE
     parameters = sum(parameter.numel() for parameter in true_model(size).model.parameters())
     assert sum(sizes) == 2 * parameters
     # Under ZeRO-3 one tensor at a time is whole: the embedding matrix is the largest.
@@ -34,8 +34,11 @@ def test_weights_lie_on_a_node_once_however_many_ranks_it_has(recipe_name: str, 
     shape = shape_of(recipe.model)
     weights = 2 * (shape.language_parameters + shape.tower_parameters + shape.projector_parameters)
     need = host(shape, "finetune", recipe.finetune, gpus=ranks, per_node=ranks)
-    assert need.loading - weights == pytest.approx((ranks + 1) * host_module.PROCESS)
-    assert need.scratch <= weights + saving.SHARD_BYTES
+    # Loading: a process and its largest tensor a rank (and what is offloaded); never the model once a rank.
+    offloaded = (16 * shape.language_parameters if recipe.finetune.offload_optimizer else 0) * 1.02
+    tensors = ranks * 2 * shape.vocabulary * shape.width
+    assert need.loading <= (ranks + 1) * host_module.PROCESS + tensors + offloaded
+    assert need.scratch <= weights + saving.SHARD_BYTES + GIB
     masters_and_moments = 12 * shape.language_parameters
     assert need.training <= masters_and_moments * 1.02 + (ranks + 1) * host_module.PROCESS + 16 * GIB + (
         16 * shape.language_parameters if recipe.finetune.offload_optimizer else 0
@@ -52,4 +55,4 @@ def test_the_pods_scratch_and_shared_memory_hold_what_is_needed(recipe_name: str
     assert need.shm <= int(NEEDS[stage].shm.removesuffix("Gi")) * GIB
     if stage == "pretrain" or train.lora is not None:
         one = host(shape_of(recipe.model), stage, train, gpus=1, per_node=1)  # type: ignore[arg-type]
-        assert one.memory <= int(NEEDS[stage].memory.removesuffix("Gi")) * GIB  # the default: one accelerator
+        assert one.least_memory <= int(NEEDS[stage].memory.removesuffix("Gi")) * GIB  # the default: one accelerator

@@ -11,18 +11,24 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from llava import storage
 from llava.config import Recipe, bundled_recipes, load_recipe
 from llava.errors import SettingsError
 from llava.multinode.train_on_nodes import read_node_settings
 from llava.pipelines.checks.spec import read_spec
+from llava.pipelines.resources import NEEDS
+from llava.planning.host import Host, host
+from llava.planning.published import published_shape
 
 # The API server refuses more, unless its MAX_PARAMETER_BYTES says otherwise (2.17; consts.go).
 MAX_PARAMETER_BYTES = 10_000
 _CPU = re.compile(r"^([1-9]\d*m|[1-9]\d*|\d+\.\d+)$")
 _MEMORY = re.compile(r"^[1-9]\d*(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+_UNITS: dict[str, int] = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+    f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGT", 1)
+}
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 _EFFECTS = (None, "", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -97,14 +103,15 @@ def _check_ranks(stage: str, recipe: Recipe, values: Mapping[str, Any]) -> list[
         return [f'processes: found {processes!r}; expected "auto" or a number']
     own = int(values["train_accelerators"]) if str(values["train_accelerators"]).isdigit() else 0
     faults = []
+    volumes = NEEDS[stage]
+    given = {"train_memory": values.get("train_memory", ""), "scratch": volumes.scratch, "shm": volumes.shm}
     if train.nodes > 1:
         try:
-            accelerators, where = (
-                read_node_settings(str(values.get("train_job", ""))).accelerators,
-                "train_job.accelerators",
-            )
+            node = read_node_settings(str(values.get("train_job", "")))
         except SettingsError as error:
             return [str(error)]
+        accelerators, where = node.accelerators, "train_job.accelerators"
+        given = {"train_job.memory": node.memory, "train_job.scratch": node.scratch, "train_job.shm": node.shm}
         if own:
             faults.append(
                 f"train_accelerators: found {own}; with {stage}.nodes {train.nodes} the nodes of the TrainJob hold the "
@@ -122,46 +129,40 @@ def _check_ranks(stage: str, recipe: Recipe, values: Mapping[str, Any]) -> list[
         )
     if train.lora and train.lora.quantize_4bit and accelerators == 0:
         faults.append(f"recipe {recipe.name}: {stage}.lora.quantize_4bit needs a GPU, but {where} is 0")
-    if not faults and accelerators:
-        faults += _check_memory(stage, recipe, values, accelerators)
+    return faults + _check_host(stage, recipe, values, local, given)
+
+
+def _check_host(
+    stage: str, recipe: Recipe, values: Mapping[str, Any], local: int, given: Mapping[str, Any]
+) -> list[str]:
+    """Whether a node holds what `llava plan` says of it; for models whose sizes are known without a download."""
+    parts = {name: values[name] for name in ("vision_tower", "language_model") if values.get(name)}
+    shape = published_shape(recipe.model.model_copy(update=parts))
+    if shape is None:
+        return []
+    train = recipe.pretrain if stage == "pretrain" else recipe.finetune
+    need: Host = host(
+        shape, "pretrain" if stage == "pretrain" else "finetune", train, gpus=train.nodes * local, per_node=local
+    )
+    faults = []
+    for (where, quantity), (what, least, asked) in zip(
+        given.items(),
+        (
+            ("host memory", need.least_memory, need.memory),
+            ("scratch space", need.scratch, need.scratch),
+            ("/dev/shm", need.shm, need.shm),
+        ),
+        strict=True,
+    ):
+        if _MEMORY.match(str(quantity)) and _bytes(str(quantity)) < least:
+            faults.append(
+                f"{where}: found {quantity!r}; {stage} of recipe {recipe.name} on {local} ranks a node needs "
+                f'{math.ceil(least / 2**30)} GiB of {what}; expected at least "{math.ceil(asked / 2**30)}Gi" '
+                "(`llava plan` shows the parts)"
+            )
     return faults
 
 
-def _check_memory(stage: str, recipe: Recipe, values: Mapping[str, Any], accelerators: int) -> list[str]:
-    """Host memory of a training pod beside what `llava plan` computes, for the published base models."""
-    from llava.planning import published
-
-    train = recipe.pretrain if stage == "pretrain" else recipe.finetune
-    known = recipe.model.language_model in published.LANGUAGE_MODELS
-    if not known or recipe.model.vision_tower not in published.TOWERS:
-        return []
-    try:
-        from llava.planning.host import host
-        from llava.planning.stage_plan import shape_of
-    except ImportError:  # an installation that only submits
-        return []
-    if train.nodes > 1:
-        asked, where = read_node_settings(str(values.get("train_job", ""))).memory, "train_job.memory"
-    else:
-        asked, where = str(values["train_memory"]), "train_memory"
-    given = _bytes(asked)
-    need = host(
-        shape_of(recipe.model), cast(Any, stage), train, gpus=accelerators * train.nodes, per_node=accelerators
-    ).memory
-    if given is None or given >= need:
-        return []
-    return [
-        f"{where}: found {asked!r}; {stage} of {recipe.name} with {accelerators} accelerators a node needs about "
-        f"{need / 2**30:.0f} GiB of host memory (`llava plan` prints it); "
-        f'expected at least "{math.ceil(need / 2**30)}Gi"'
-    ]
-
-
-def _bytes(quantity: str) -> float | None:
-    """A Kubernetes quantity of memory; None where it is not one (which is another fault)."""
-    found = re.fullmatch(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity)
-    if found is None:
-        return None
-    unit = found[2] or ""
-    power = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}[unit[:1]]
-    return float(found[1]) * (1024.0 if unit.endswith("i") else 1000.0) ** power
+def _bytes(quantity: str) -> int:
+    number = quantity.rstrip("kKMGTi")
+    return int(number) * _UNITS[quantity[len(number) :]]
