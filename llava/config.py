@@ -19,6 +19,7 @@ from llava.parsing import Malformed, parse_json
 from llava.suggestions import meant, near
 
 IMAGE_TOKEN = "<image>"  # stands in text and ids where an image goes
+ROUND_ROWS_TO = 64  # rows of the embedding matrix, as in hub LLaVA
 M = TypeVar("M", bound=BaseModel)
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]

@@ -152,8 +152,8 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
     spending.price_of_environment()  # a price that is none is better known before than after a training
     start = time.monotonic()
+    asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
     if not _no_launcher():
-        asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
         print(f"{stage.name:<9} {accelerators.machine()}, {asked} accelerators asked for", file=sys.stderr, flush=True)
         accelerators.require(asked)
     if _no_launcher():  # a person is watching, who may have put right what stands behind a setting
@@ -161,7 +161,8 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     else:
         raise_remembered(note)
         try:
-            result = stage.run(settings, input_places, output_places)
+            with spending.holding(asked):
+                result = stage.run(settings, input_places, output_places)
         except UserError as error:
             remember(note, stage.name, error)
             raise
@@ -169,7 +170,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
 
     told = {"stage_seconds": round(seconds, 3), "restarts": float(len(restarts.reasons_so_far()))}
     if "accelerator_hours" not in result.metrics:  # a training stage knows better: its ranks may be on other nodes
-        told |= spending.spent(spending.requested(inputs.get("parameterValues", {})), seconds)
+        told |= spending.spent(asked, seconds)
     metrics = finite_metrics(stage.name, {**result.metrics, **told})
 
     written: dict[str, Any] = {}
