@@ -25,7 +25,7 @@ SUMMARIES = {
     "export": "Vision tower and projector as ONNX, checked against torch",
     "compare": "Finished evaluations side by side: paired differences, wins and losses",
     "init": "Write a commented run.yaml for your own pictures",
-    "data": "Check a dataset, pack images into tar shards",
+    "data": "Check a dataset, convert its rows, pack images into tar shards",
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
     "merge": "Merge LoRA weights into a plain model directory",
     "chat": "Ask a trained model about an image",
