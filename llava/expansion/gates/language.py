@@ -96,7 +96,7 @@ class LanguageGate:
         if not words:
             return ""
         letters = "".join(words)
-        latin = sum(character < "\u0250" for character in letters) / len(letters)
+        latin = 1.0 if sentence.isascii() else sum(character < "\u0250" for character in letters) / len(letters)
         if self._language == "en":
             if latin < 0.5:
                 return "another script"

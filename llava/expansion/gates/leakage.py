@@ -59,6 +59,13 @@ _LEAK = re.compile(
     r"|\bfew-?shot\b|\bsystem (?:prompt|message)\b|\bground[- ]truth\b|\bmetadata\b|\bdata ?set\b",
     re.IGNORECASE,
 )
+# What any leak has at least one of; looking for these is many times quicker than the expression above.
+_STEMS = (
+    "caption", "descri", "sentence", "statement", "annot", "detect", "data", "label", "context", "input", "prompt",
+    "inform", "detail", "text", "passage", "paragraph", "line", "bullet", "list", "mention", "stated", "noted", "specif",
+    "provid", "given", "gave", "told", "said", "wrote", "written", "suppl", "indicat", "includ", "tagged", "shot", "truth",
+    "from what you", "what you", "object ",
+)  # fmt: skip
 _PROMPT_WORDS = 12
 
 
@@ -73,7 +80,8 @@ class LeakageGate:
     def check(self, sample: Sample) -> str:
         """The words that give the prompt away."""
         text = sample.text
-        found = _LEAK.search(text)
+        lower = text.lower()
+        found = _LEAK.search(text) if any(stem in lower for stem in _STEMS) else None
         if found:
             return f"{found.group()!r}"
         words = _words(text)

@@ -44,6 +44,8 @@ _PATTERNS = {
         re.IGNORECASE,
     ),
 }  # fmt: skip
+_DATA = re.compile(r"\d|@|https?:|www\.", re.IGNORECASE)  # every pattern needs one of these
+_TWO_NAMES = re.compile(r"[A-Z][a-z]+(?:[-'’][A-Z][a-z]+)? (?:[A-Z]\. )?[A-Z][a-z]")
 _NAME = r"[A-Z][a-z]+(?:[-'’][A-Z][a-z]+)?"
 _ROLE = (
     "man|woman|boy|girl|child|kid|baby|person|player|batter|pitcher|catcher|umpire|surfer|skier|skater|skateboarder|rider"
@@ -74,6 +76,8 @@ class PersonalDataGate:
     def check(self, sample: Sample) -> str:
         """What sort was found; the data itself is not repeated."""
         text = sample.text
+        if not _DATA.search(text):
+            return "name of a person" if _names_somebody(sample) else ""
         for what, pattern in _PATTERNS.items():
             if pattern.search(text):
                 return what
@@ -84,6 +88,8 @@ class PersonalDataGate:
 
 def _names_somebody(sample: Sample) -> bool:
     for question, answer in sample.pairs:
+        if not _TWO_NAMES.search(answer):
+            continue
         found = [*_NAMED.finditer(answer), *(_ANY_NAME.finditer(answer) if _WHO.match(question) else ())]
         if any(not _PLACE.search(match["name"]) for match in found):
             return True

@@ -38,6 +38,15 @@ _REFUSAL = re.compile(
     r"|(?:can|could|would) you (?:please )?(?:provide|share|upload|attach|send|describe|clarify)\b)",
     re.IGNORECASE,
 )
+# What any refusal has at least one of; looking for these is many times quicker than the expression above.
+_STEMS = (
+    "sorry", "unable", "not able", "afraid", "apolog", "regret", "can't", "can’t", "cannot", "can not", "won't", "won’t",
+    "don't", "don’t", "do not", "does not", "doesn't", "doesn’t", "declin", "refus", "refrain", "as a", "polic", "openai",
+    "chatgpt", "my ", "privacy", "safety", "ethical", "legal", "security", "enough", "sufficient", "possible", "please",
+    "you ", "access", "image", "picture", "photo", "unfortunate", "will not", "must not", "may not", "rather",
+    "prefer", "not allowed", "not permitted", "not authori", "not comfort", "not program", "not design", "not capable",
+    "not in a", "only a", "guideline", "programming", "rules", "terms", "capabilit", "scope", "against",
+)  # fmt: skip
 
 
 class RefusalGate:
@@ -53,5 +62,6 @@ class RefusalGate:
     @staticmethod
     def phrase(text: str) -> str:
         """The first phrase of refusal in a text; empty when there is none."""
-        found = _REFUSAL.search(text)
+        lower = text.lower()
+        found = _REFUSAL.search(text) if any(stem in lower for stem in _STEMS) else None
         return found.group() if found else ""

@@ -11,6 +11,7 @@ _RUN = 5
 _LONG = 30  # words from which an answer may be asked to vary
 _VARIED = 0.4  # different words among those of a long answer
 _SAME_ANSWERS = 3
+_LONG_PIECE = 12  # a piece without blanks this long may be one character again and again
 _MARKS = re.compile(r"([!?.,;:_=-])\1{7,}|(\w)\2{7,}")
 _SMALL = frozenset(
     [
@@ -78,9 +79,9 @@ class RepetitionGate:
             runs = Counter(tuple(words[k : k + _RUN]) for k in range(len(words) - _RUN + 1))
             if runs and (most := runs.most_common(1)[0])[1] >= 4:
                 return f"repeats {most[1]} times: {' '.join(most[0])!r}"
-            if re.search(r"\b(\w+)(?: \1){2,}\b", _plain(answer)):
+            if any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False)):
                 return "one word three times in a row"
-            if _MARKS.search(answer):
+            if any(len(piece) > _LONG_PIECE for piece in answer.split()) and _MARKS.search(answer):
                 return "one character again and again"
             if monotony := _monotony(words):
                 return monotony

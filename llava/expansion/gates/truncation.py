@@ -26,9 +26,9 @@ class TruncationGate:
             return f"finish_reason is {sample.finish_reason!r}"
         last = (sample.pairs[-1][1] if sample.pairs else sample.reply).rstrip()
         words = last.split()
-        if len(words) >= 4 and _OPEN_END.search(last):
+        if len(words) >= 4 and _OPEN_END.search(last[-24:]):
             return f"ends in mid-sentence: {' '.join(words[-4:])!r}"
-        if _LIST_END.search(last):
+        if last[-2:-1].isdigit() and _LIST_END.search(last):
             return f"ends in a list: {' '.join(words[-4:])!r}"
         if last.count("(") > last.count(")") or last.count("“") > last.count("”") or last.count('"') % 2:
             return "a bracket or quotation is not closed"
