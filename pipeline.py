@@ -3,6 +3,7 @@
     python pipeline.py compile                     every package into build/pipelines/
     python pipeline.py run --param recipe=tiny ... the full package on this machine
     python pipeline.py submit --host URL ...       the full package on Kubeflow Pipelines
+    python pipeline.py clustertest --host URL      whether that Kubeflow keeps what docs/operations.md promises
 
 Every package comes from one factory, `build`: `full`, `from-<stage>`, `only-<stage>`. The stages and how they feed each
 other stand in `llava/pipelines/graph.py`, what they ask of a cluster in `llava/pipelines/resources.py`.
@@ -11,7 +12,8 @@ other stand in `llava/pipelines/graph.py`, what they ask of a cluster in `llava/
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from kfp import dsl
@@ -22,7 +24,7 @@ from llava.pipelines import resources
 from llava.pipelines.graph import FLOW, PackagePlan, parameter_name, plan_package
 from llava.pipelines.resources import ClusterOptions
 from llava.stages.fields import default_of, scalar_type
-from llava.stages.stage import Stage, load_stage
+from llava.stages.stage import Stage, load_stage, uri_parameter
 
 ARTIFACTS = {
     "Dataset": dsl.Dataset,
@@ -53,17 +55,16 @@ def build(name: str, options: ClusterOptions = ClusterOptions(), images: Optiona
     def pipeline(*channels: Any) -> Any:
         given = dict(zip((parameter.name for parameter in parameters), channels, strict=True))
         made: dict[tuple[str, str], Any] = {}
-        for (producer, output), parameter in plan.imports.items():
-            kind = ARTIFACTS[_kind(load_stage(producer), output)]
-            # reimport=False: the same URI is the same artifact, so what follows can come from the cache.
-            # Without a display name: the backend records an importer under it and looks for the task's key (kfp 2.17).
-            imported = dsl.importer(artifact_uri=given[parameter], artifact_class=kind, reimport=False)
-            made[producer, output] = imported.output
         for stage in plan.stages:
             settings = {
                 setting: given[parameter_name(stage, setting)] for setting in stages[stage].settings.model_fields
             }
-            inputs = {slot: made[source] for slot, source in FLOW[stage].items()}
+            inputs = {}
+            for slot, source in FLOW[stage].items():
+                if source in made:
+                    inputs[slot] = made[source]
+                else:  # of an earlier run or of one's own: by URI, which an importer cannot bring from other buckets
+                    inputs[uri_parameter(slot)] = given[plan.imports[source]]
             task = _component(stage)(**settings, **inputs)
             image = (images or {}).get(stage) or image_of(stage)
             task.set_container_image(image)
@@ -83,10 +84,13 @@ def _signature(
     plan: PackagePlan, stages: Mapping[str, Stage], infrastructure: list[resources.Parameter]
 ) -> tuple[list[inspect.Parameter], dict[str, str]]:
     """The pipeline's parameters, required ones first as Python wants it, and their descriptions."""
-    found: dict[str, tuple[Any, Any, str]] = {
-        parameter: (str, inspect.Parameter.empty, f"URI of {output} as made by {producer}")
-        for (producer, output), parameter in plan.imports.items()
-    }
+    found: dict[str, tuple[Any, Any, str]] = {}
+    for (producer, output), parameter in plan.imports.items():
+        text = f"URI of {output} as made by {producer}"
+        if (producer, output) in plan.optional:
+            found[parameter] = (str, "", f"{text}; may be empty")
+        else:
+            found[parameter] = (str, inspect.Parameter.empty, text)
     for stage, definition in stages.items():
         for setting, info in definition.settings.model_fields.items():
             default = inspect.Parameter.empty if info.is_required() else default_of(info)
@@ -98,8 +102,8 @@ def _signature(
             if known[1] is inspect.Parameter.empty or default is inspect.Parameter.empty:
                 # Required by one is required by all.
                 found[parameter_name(stage, setting)] = (annotation, inspect.Parameter.empty, known[2])
-    for parameter in infrastructure:
-        found[parameter.name] = (parameter.kind, parameter.default, parameter.description)
+    for asked in infrastructure:
+        found[asked.name] = (asked.kind, asked.default, asked.description)
     ordered = sorted(found.items(), key=lambda item: item[1][1] is not inspect.Parameter.empty)
     signature = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
@@ -134,7 +138,14 @@ def _summary(plan: PackagePlan) -> str:
     return f"LLaVA: {', '.join(plan.stages)}, from artifacts of an earlier run."
 
 
+def small_world(folder: Path) -> Callable[[str], dict[str, Any]]:
+    """What the cluster test's runs train on; see `demo.small_world`."""
+    from demo.small_world import write_small_world
+
+    return write_small_world(folder)
+
+
 if __name__ == "__main__":
     from llava.pipelines.commands import main
 
-    sys.exit(main(build))
+    sys.exit(main(build, make_world=small_world))

@@ -14,8 +14,3 @@ def image_of(stage: str, lock: Path = LOCK) -> str:
         KeyError: the lock names no image for the stage.
     """
     return str(json.loads(lock.read_text())["stages"][stage])
-
-
-def is_pinned(reference: str) -> bool:
-    """Whether a reference names content rather than a tag that can move."""
-    return "@sha256:" in reference

@@ -6,7 +6,6 @@ defaults and descriptions are decided in `llava/stages/`. This keeps the two the
 
 import argparse
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import yaml
 
 from components import FOLDERS
 from llava.stages.fields import default_of, scalar_type
-from llava.stages.stage import Stage, load_stage
+from llava.stages.stage import Stage, load_stage, uri_parameter
 
 ROOT = Path(__file__).parent
 TABLES = ("<!-- tables: begin, written by components.sync -->", "<!-- tables: end -->")
-NEEDS = {"expand": "light", "pretrain": "train", "finetune": "train", "evaluate": "train", "export": "export"}
+LAST_VERIFIED = "2026-11-26T00:00:00Z"  # when the five last ran together; pipelines-components wants it within a year
 
 
 def component_source(stage: Stage) -> str:
@@ -34,12 +33,11 @@ def component_source(stage: Stage) -> str:
         else:
             optional.append(f"{name}: {kind} = {_literal(default_of(info))}")
     for name, info in stage.inputs.model_fields.items():
-        kind = input_type(stage, name)
         described.append((name, info.description))
-        if info.is_required():
-            required.append(f"{name}: dsl.Input[dsl.{kind}]")
-        else:
-            optional.append(f"{name}: Optional[dsl.Input[dsl.{kind}]] = None")
+        optional.append(f"{name}: Optional[dsl.Input[dsl.{input_type(stage, name)}]] = None")
+        # What an importer brings from another bucket the launcher cannot fetch (kfp 2.17); our own storage can.
+        described.append((uri_parameter(name), f"{name} by URI, from any bucket, instead of as an artifact"))
+        optional.append(f'{uri_parameter(name)}: str = ""')
     for name, info in stage.outputs.model_fields.items():
         described.append((name, info.description))
         required.append(f"{name}: dsl.Output[dsl.{_extra(info)['kfp_type']}]")
@@ -82,17 +80,15 @@ def input_type(stage: Stage, name: str) -> str:
 
 
 def metadata_source(stage: Stage) -> str:
-    """The text of `metadata.yaml`."""
+    """The text of `metadata.yaml`: what kubeflow/pipelines-components validates, in its order, and nothing else."""
     data = {
         "name": FOLDERS[stage.name],
-        "description": stage.summary,
         "stability": "beta",
-        "stage": stage.name,
-        "image": f"llava-{NEEDS[stage.name]}",
-        "dependencies": {"kubeflow": [{"name": "Pipelines", "version": ">=2.15"}]},
-        "tags": ["llava", "multimodal", stage.name],
+        "dependencies": {"kubeflow": [{"name": "Pipelines", "version": ">=2.15.0"}]},
     }
-    return yaml.safe_dump(data, sort_keys=False, width=120)
+    tags = {"tags": ["llava", "multimodal", stage.name]}
+    # A date that YAML reads as one, which PyYAML would write in another form.
+    return f"{yaml.safe_dump(data, sort_keys=False)}lastVerified: {LAST_VERIFIED}\n{yaml.safe_dump(tags)}"
 
 
 def tables(stage: Stage) -> str:
@@ -104,8 +100,8 @@ def tables(stage: Stage) -> str:
     rows += ["", "| artifact | | type | |", "|---|---|---|---|"]
     for name, info in stage.inputs.model_fields.items():
         rows.append(
-            f"| `{name}` | {'in' if info.is_required() else 'in, optional'} "
-            f"| {input_type(stage, name)} | {_cell(info.description)} |"
+            f"| `{name}` or `{uri_parameter(name)}` | {'in' if info.is_required() else 'in, optional'} "
+            f"| {input_type(stage, name)}, or text | {_cell(info.description)} |"
         )
     for name, info in stage.outputs.model_fields.items():
         rows.append(f"| `{name}` | out | {_extra(info)['kfp_type']} | {_cell(info.description)} |")
@@ -147,7 +143,8 @@ def main() -> int:
 
 
 def _argument_doc(name: str, text: str) -> str:
-    return textwrap.fill(f"{name}: {text}", 120, initial_indent=" " * 8, subsequent_indent=" " * 12) + "\n"
+    # On one line, however long: kfp keeps the line breaks of a docstring in the description that people see.
+    return f"        {name}: {' '.join(text.split())}\n"
 
 
 def _cell(text: str | None) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from demo.scenes import Scene, Shape
+from llava.written_numbers import NUMBER_WORDS
 
-NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four")
+NUMBERS = NUMBER_WORDS[:5]
 
 _OPENINGS_ALL: tuple[str, ...] = (
     "{items}.",

@@ -7,9 +7,34 @@ it without a traceback; every other exception is a bug of ours and keeps its tra
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
+from llava.redaction import redact, visible
+
+_shown = reprlib.Repr()  # a value from outside may be nested or long without end
+_shown.maxstring = _shown.maxother = 160
+_shown.maxdict = _shown.maxlist = 8
+
 
 class UserError(Exception):
-    """Something the user can put right. The message says where, what was found and what would be right."""
+    """Something the user can put right. The message says where, what was found and what would be right.
+
+    It is safe to show and to store: keys and passwords are cut out of it, control characters are written out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(redact(message)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take other arguments than the message they make of them; ranks send each other finished errors.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[UserError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> UserError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class SettingsError(UserError):
@@ -33,7 +58,7 @@ class RowError(DataError):
     """
 
     def __init__(self, file: str, row: int, field: str, value: object, expected: str, *, problem: str) -> None:
-        shown = repr(value)
+        shown = _shown.repr(value)
         if len(shown) > 120:
             shown = shown[:117] + "..."
         super().__init__(f"{file}: row {row}: {field}: found {shown}; expected {expected}")

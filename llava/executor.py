@@ -26,14 +26,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llava import storage
+from llava import accelerators, storage
 from llava.config import validate
 from llava.errors import SettingsError, TransientError, UserError
+from llava.manifest import redacted_settings
 from llava.processes import die_with_parent, yield_idle_cores
-from llava.stages import restarts
+from llava.retrying import Pauses
+from llava.stages import restarts, spending
 from llava.stages.finite import finite, finite_metrics
 from llava.stages.remembered import note_uri, raise_remembered, remember
-from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form
+from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
 
 RECORD_NAME = "llava-outputs.json"
 USER_ERROR_EXIT = 2
@@ -77,7 +79,8 @@ def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:
     given = {}
     for name, value in values.items():
         field = stage.settings.model_fields.get(name)
-        if value is None or name.startswith("pipelinechannel--") or (field is None and name in _REQUESTS):
+        others = _REQUESTS | {uri_parameter(slot) for slot in stage.inputs.model_fields}
+        if value is None or name.startswith("pipelinechannel--") or (field is None and name in others):
             continue
         if field is not None and field.annotation is int and isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -85,15 +88,26 @@ def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:
     return validate(stage.settings, given, f"{stage.name} settings")
 
 
-def read_inputs(stage: Stage, artifacts: dict[str, Any]) -> tuple[BaseModel, dict[str, str]]:
-    """Input artifacts as (paths or URIs for the stage, URIs for the record).
+def read_inputs(
+    stage: Stage, artifacts: dict[str, Any], values: dict[str, Any] | None = None
+) -> tuple[BaseModel, dict[str, str]]:
+    """Inputs as (paths or URIs for the stage, URIs for the record): artifacts, and those given by URI.
 
-    The launcher has already fetched inputs; its copy is used where it exists, the URI where it does not.
+    The launcher has already fetched artifacts; its copy is used where it exists, the URI where it does not.
 
     Raises:
-        SettingsError: a required input is missing.
+        SettingsError: a required input is missing, or one is given twice.
     """
     uris = {name: value["artifacts"][0]["uri"] for name, value in artifacts.items() if value.get("artifacts")}
+    for slot in stage.inputs.model_fields:
+        uri = str((values or {}).get(uri_parameter(slot)) or "").strip()
+        if uri and slot in uris:
+            raise SettingsError(
+                f"{stage.name}: {slot} comes as an artifact ({uris[slot]}) and by {uri_parameter(slot)} ({uri}); "
+                "expected one of them"
+            )
+        if uri:
+            uris[slot] = uri.rstrip("/")
     places = {}
     for name, uri in uris.items():
         local = launcher_path(uri) if storage.is_remote(uri) else None
@@ -130,11 +144,16 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     """
     inputs, outputs = executor_input.get("inputs", {}), executor_input["outputs"]
     settings = read_settings(stage, inputs.get("parameterValues", {}))
-    input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}))
+    input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}), inputs.get("parameterValues", {}))
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
+    spending.price_of_environment()  # a price that is none is better known before than after a training
     start = time.monotonic()
+    if not _no_launcher():
+        asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
+        print(f"{stage.name:<9} {accelerators.machine()}, {asked} accelerators asked for", file=sys.stderr, flush=True)
+        accelerators.require(asked)
     if _no_launcher():  # a person is watching, who may have put right what stands behind a setting
         result = stage.run(settings, input_places, output_places)
     else:
@@ -147,6 +166,8 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     seconds = time.monotonic() - start
 
     told = {"stage_seconds": round(seconds, 3), "restarts": float(len(restarts.reasons_so_far()))}
+    if "accelerator_hours" not in result.metrics:  # a training stage knows better: its ranks may be on other nodes
+        told |= spending.spent(spending.requested(inputs.get("parameterValues", {})), seconds)
     metrics = finite_metrics(stage.name, {**result.metrics, **told})
 
     written: dict[str, Any] = {}
@@ -161,7 +182,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
         }
     record = OutputRecord(
         stage=stage.name,
-        settings=settings.model_dump(mode="json"),
+        settings=redacted_settings(settings.model_dump(mode="json")),
         inputs=input_uris,
         outputs=output_uris,
         metrics=metrics,
@@ -242,7 +263,7 @@ def program(module: str = "llava.executor") -> int:
     """What `python -m <module>` does: the stage at once in a local run, under a supervising process on a cluster."""
     if _no_launcher() or restarts.is_supervised():
         return main()
-    pauses = restarts.Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
+    pauses = Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
     return restarts.supervise([sys.executable, "-m", module, *sys.argv[1:]], pauses=pauses)
 
 

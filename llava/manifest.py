@@ -10,14 +10,20 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from llava import __version__, storage
 from llava.config import validate
+from llava.redaction import redact_all
 
 FORMAT_VERSION = 1
+
+
+def redacted_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the keys and passwords that somebody wrote into an address."""
+    return {name: redact_all(value) for name, value in settings.items()}
 
 
 class Manifest(BaseModel):
@@ -33,7 +39,7 @@ class Manifest(BaseModel):
     image: str = Field(
         default_factory=lambda: os.environ.get("LLAVA_IMAGE", ""), description="image@digest the stage ran in"
     )
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Annotated[dict[str, Any], AfterValidator(redacted_settings)] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     data_hash: str = ""
     parents: dict[str, str] = Field(default_factory=dict, description="input name -> URI")

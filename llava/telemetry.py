@@ -5,6 +5,7 @@ port in use or a Pushgateway that does not answer is noted on stderr, and the wo
 
 Environment:
     LLAVA_METRICS_PORT: serve `/metrics` on this port (0: any free port, see `Telemetry.port`).
+    LLAVA_METRICS_HOST: address to serve on; default this machine alone. Pods name their own.
     LLAVA_PUSHGATEWAY: push one final snapshot to this Pushgateway on `close`.
     LLAVA_RUN_LOG: append events to this file, one JSON object a line.
 """
@@ -27,9 +28,12 @@ from types import TracebackType
 from typing import Any, TextIO
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push_to_gateway, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push_to_gateway
 
+from llava import metrics_server
 from llava.errors import SettingsError
+from llava.redaction import redact, visible
+from llava.written_numbers import readable
 
 LINE_EVERY_S = 3.0  # on a pipe or in a pod's log: few enough lines to read
 REDRAW_EVERY_S = 0.1  # on a terminal, where one line is redrawn
@@ -146,6 +150,7 @@ class Telemetry:
         """One line a person should read: where something was written, what was skipped, what to know."""
         if not self.enabled:
             return
+        text = redact(text)
         with self._lock:
             self._write(f"{self.stage:9} {text}", redraw=False)
             self.record("note", text=text)
@@ -229,13 +234,13 @@ class Telemetry:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _serve(self, port: int) -> None:
+        host = os.environ.get("LLAVA_METRICS_HOST", "").strip() or "127.0.0.1"
         try:
-            server, thread = start_http_server(port, registry=self.registry)
+            self._server, self._server_thread = metrics_server.start(host, port, self.registry)
         except OSError as error:
-            self.note(f"no metrics on port {port}: {error.strerror or error}")
+            self.note(f"no metrics on {host}:{port}: {error.strerror or error}")
             return
-        self._server, self._server_thread = server, thread
-        self.port = int(server.server_port)
+        self.port = int(self._server.server_port)
 
     def _metric(self, name: str, kind: type[Gauge] | type[Counter] | type[Histogram]) -> Gauge | Counter | Histogram:
         with self._lock:
@@ -253,21 +258,22 @@ class Telemetry:
     def _line(
         self, what: str, done: float, total: float | None, track: _Track, now: float, shown: dict[str, Any]
     ) -> str:
-        parts = [f"{self.stage:9} {what} {_number(done)}" + (f"/{_number(total)}" if total is not None else "")]
+        parts = [f"{self.stage:9} {what} {readable(done)}" + (f"/{readable(total)}" if total is not None else "")]
         if total:
             parts.append(f"{100 * done / total:3.0f}%")
         first_time, first_done = track.recent[0]
         rate = (done - first_done) / (now - first_time) if now > first_time and done > first_done else None
         if rate:
-            parts.append(f"{_number(rate)}/s" if rate >= 1 else f"{_number(1 / rate)} s each")
+            parts.append(f"{readable(rate)}/s" if rate >= 1 else f"{readable(1 / rate)} s each")
         if _reached(done, total):
             parts.append(f"took {_clock(now - track.started)}")
         elif rate and total is not None:
             parts.append(f"left {_clock((total - done) / rate)}")
-        parts += [f"{key} {_number(value)}" for key, value in shown.items() if value is not None]
+        parts += [f"{key} {readable(value)}" for key, value in shown.items() if value is not None]
         return "  ".join(parts)
 
     def _write(self, line: str, *, redraw: bool) -> None:
+        line = visible(line)
         pad = " " * max(0, self._line_open - len(line))
         start = "\r" if self._line_open else ""
         self._stream.write(f"{start}{line}{pad}" + ("" if redraw else "\n"))
@@ -292,18 +298,6 @@ def _clock(seconds: float) -> str:
     seconds = max(0, round(seconds))
     hours, minutes = seconds // 3600, seconds // 60 % 60
     return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
-
-
-def _number(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    if not math.isfinite(value):
-        return str(value)
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if 1e-4 <= abs(value) < 1 else f"{value:.3g}"
 
 
 def _plain(value: Any) -> Any:

@@ -90,6 +90,15 @@ def test_inputs_optional_absent_and_required_missing(tmp_path: Path) -> None:
         executor.read_inputs(STAGES["judge"], {})
 
 
+def test_inputs_come_by_uri_too_but_not_twice() -> None:
+    """What an importer brings from another bucket the launcher cannot fetch, so it comes as a parameter."""
+    places, uris = executor.read_inputs(STAGES["judge"], {}, {"model_uri": "s3://models/mine/", "data_uri": ""})
+    assert places.model_dump() == {"model": "s3://models/mine", "data": None} and uris == {"model": "s3://models/mine"}
+    assert executor.read_settings(STAGES["judge"], {"log": "l", "model_uri": "s3://m"}).model_dump() == {"log": "l"}
+    with pytest.raises(SettingsError, match=r"judge: model comes as an artifact \(/m\) and by model_uri \(s3://n\)"):
+        executor.read_inputs(STAGES["judge"], {"model": {"artifacts": [{"uri": "/m"}]}}, {"model_uri": "s3://n"})
+
+
 def test_the_launchers_copy_is_used_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(executor._MOUNTS, "s3://", f"{tmp_path}/s3/")
     (tmp_path / "s3/bucket/run/model").mkdir(parents=True)

@@ -7,16 +7,19 @@ import math
 import re
 from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from llava.report import Bar, Box, Card, Report
 from llava.report.charts import MOST_POINTS
-from llava.report.numbers import log_ticks, readable, ticks
+from llava.report.numbers import log_ticks, ticks
+from llava.written_numbers import readable
 from tests.browser import needs_chromium, visit
 
 HOSTILE = (
@@ -166,24 +169,74 @@ def test_a_table_row_must_fit_its_columns() -> None:
         Report("r").table("t", ["a"], [["x", 1]])
 
 
-@given(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12))
-def test_ticks_are_round_and_enclose(low: float, span: float) -> None:
-    values = ticks(low, low + span)
-    assert 2 <= len(values) <= 14 and values == sorted(values)
-    step = values[1] - values[0]
-    assert values[0] <= low + 1e-6 * step and values[-1] >= low + span - 1e-6 * step - 1e-3 * abs(low)
+ANY = st.floats() | st.none() | st.integers() | st.sampled_from([1.7e308, -1.7e308, 5e-324, 10**400, -(10**400)])
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@given(st.floats(1e-9, 1e9), st.floats(1.0, 1e9))
-def test_log_ticks_enclose(low: float, factor: float) -> None:
-    values = log_ticks(low, low * factor)
-    assert values == sorted(set(values)) and len(values) >= 2
-    assert values[0] <= low * 1.0001 and values[-1] >= low * factor * 0.9999
+@given(FINITE, FINITE)
+@example(-9007199254.757812, -9007199254.757811)
+@example(0.3, 0.30000000000000004)
+@example(1e17, 1e17 + 16)
+@example(5e-324, 1e-323)
+@example(-1.7e308, 1.7e308)
+def test_ticks_are_round_rise_and_enclose(a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    values = ticks(low, high)
+    assert 2 <= len(values) <= 14
+    assert all(left < right for left, right in pairwise(values))
+    inside = max(-1e300, min(1e300, low)), max(-1e300, min(1e300, high))
+    assert values[0] <= inside[0] and values[-1] >= inside[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.3, 0.7, [0.3, 0.4, 0.5, 0.6, 0.7]),
+        (-3, 12, [-5, 0, 5, 10, 15]),
+        (1.2e-7, 3.1e-7, [1e-7, 1.5e-7, 2e-7, 2.5e-7, 3e-7, 3.5e-7]),
+        (120, 4700, [0, 1000, 2000, 3000, 4000, 5000]),
+        (7, 7, [6, 8, 10, 12, 14]),
+    ],
+)
+def test_ticks_a_person_would_choose(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == expected
+
+
+@given(st.floats(5e-324, 1.7e308), st.floats(5e-324, 1.7e308))
+@example(0.00099999999999999, 0.00099999999999999)
+@example(5e-324, 5e-324)
+@example(1.7e308, 1.7e308)
+def test_log_ticks_rise_and_enclose(a: float, b: float) -> None:
+    low, high = sorted(max(1e-300, min(1e300, value)) for value in (a, b))
+    values = log_ticks(min(a, b), max(a, b))
+    assert 2 <= len(values) <= 14
+    assert all(left < right for left, right in pairwise(values))
+    assert values[0] <= low and values[-1] >= high
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(ANY.filter(lambda x: x is not None), ANY), max_size=8), st.booleans())
+@example([(0, 0.3), (1, 0.30000000000000004)], False)
+@example([(1e17, 1.0), (1e17, 2.0)], False)
+def test_a_report_never_fails_for_a_number_and_draws_inside_its_frame(points: list[Any], log_y: bool) -> None:
+    values = [value for _, value in points]
+    report = Report("r").figures({"first": values[0] if values and values[0] is not None else 0.0})
+    report.line_chart("l", {"l": points}, x="x", y="y", log_y=log_y).histogram("h", values, x="x")
+    report.bar_chart("b", [Bar(f"b{k}", value, value, value) for k, value in enumerate(values)], y="y")
+    report.table("t", ["v"], [[value] for value in values])
+    page = Page(report.html())
+    for line in page.of("polyline"):
+        for x, y in (map(float, pair.split(",")) for pair in str(line["points"]).split()):
+            assert 0 <= x <= 721 and 0 <= y <= 301
+    for mark in [*page.of("rect"), *page.of("circle"), *page.of("line")]:
+        assert not re.search("nan|inf", " ".join(str(value) for key, value in mark.items() if key != "class"))
 
 
 def test_numbers_are_readable() -> None:
-    shown = [readable(value) for value in (0.83333, 12345.6, 3.0, 1.2e-7, math.nan, "as is")]
-    assert shown == ["0.8333", "12,346", "3", "1.2e-07", "nan", "as is"]
+    shown = [readable(value) for value in (0.83333, 12345.6, 3.0, 1.2e-7, math.nan, "as is", 1234567)]
+    assert shown == ["0.8333", "12,346", "3", "1.2e-07", "nan", "as is", "1,234,567"]
+    assert [readable(value) for value in (1.7e308, 10**400, None, True)] == ["1.7e+308", "1e+300", "–", "yes"]
 
 
 @pytest.mark.slow

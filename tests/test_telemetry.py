@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 import time
 import urllib.request
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from llava import metrics_server
 from llava.errors import SettingsError
 from llava.telemetry import Telemetry
 from tests.s3_server import free_port
@@ -94,7 +96,7 @@ def test_a_port_in_use_is_noted_and_the_run_goes_on() -> None:
     ):
         second.gauge("parity", 1)
         assert second.port is None
-    assert f"no metrics on port {first.port}" in out.getvalue()
+    assert f"no metrics on 127.0.0.1:{first.port}" in out.getvalue()
 
 
 @pytest.mark.parametrize("value", ["http", "-1", "70000"])
@@ -134,7 +136,7 @@ def test_lines_in_a_log_are_few_and_complete(clock: Clock) -> None:
     assert "\r" not in out.getvalue()
     assert 5 <= len(lines) <= 7  # twelve and a half seconds at one line every three, the first and the last
     assert lines[0].split()[:3] == ["finetune", "training", "0/100"]
-    assert lines[1].split()[2:] == ["24/100", "24%", "8/s", "left", "0:10", "loss", "0.0800", "phase", "warm"]
+    assert lines[1].split()[2:] == ["24/100", "24%", "8/s", "left", "0:10", "loss", "0.08", "phase", "warm"]
     assert "100/100" in lines[-1] and "took 0:12" in lines[-1]
 
 
@@ -169,7 +171,7 @@ def test_an_unknown_total_has_no_share_and_no_end(clock: Clock) -> None:
     run.progress("rows", 1, None)
     clock.now += 4
     run.progress("rows", 9, None, cost=0.25)
-    assert out.getvalue().splitlines()[-1].split() == ["expand", "rows", "9", "2/s", "cost", "0.2500"]
+    assert out.getvalue().splitlines()[-1].split() == ["expand", "rows", "9", "2/s", "cost", "0.25"]
 
 
 def test_the_run_log_has_one_json_object_a_line(tmp_path: Path) -> None:
@@ -238,3 +240,19 @@ def test_a_failing_gateway_is_noted_and_raises_nothing(monkeypatch: pytest.Monke
         out = io.StringIO()
         Telemetry("export", "r", stream=out).close()
     assert received and "no final metrics" in out.getvalue()
+
+
+def test_metrics_are_served_where_told_to_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAVA_METRICS_HOST", raising=False)
+    with Telemetry("expand", "run", port=0, stream=io.StringIO()) as telemetry:
+        assert telemetry._server is not None and telemetry._server.server_address[0] == "127.0.0.1"
+        address = ("127.0.0.1", telemetry.port or 0)
+        idle = [socket.create_connection(address, timeout=5) for _ in range(metrics_server.MOST_CONNECTIONS)]
+        time.sleep(0.3)  # accepted, each by a thread of its own
+        one_more = socket.create_connection(address, timeout=5)
+        assert one_more.recv(1) == b"", "closed at once"
+        for connection in (*idle, one_more):
+            connection.close()
+    monkeypatch.setenv("LLAVA_METRICS_HOST", "127.0.0.2")
+    with Telemetry("expand", "run", port=0, stream=io.StringIO()) as telemetry:
+        assert telemetry._server is not None and telemetry._server.server_address[0] == "127.0.0.2"

@@ -54,8 +54,7 @@ def expand(
     """Expand captions and boxes into rows for both training stages
 
     Args:
-        annotations_uri: COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or
-            image-caption lists (blip_laion JSON, JSON lines, CSV)
+        annotations_uri: COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or image-caption lists (blip_laion JSON, JSON lines, CSV)
         images_uri: Folder or URI that image paths start from; only the preview reads it
         image_prefix: Put before each file name in the rows, e.g. train2017
         split: Which files of an annotations folder: captions_<split>*.json

@@ -3,6 +3,9 @@
 Written from `llava/stages/export.py` by `python -m components.sync`: change it there.
 """
 
+# ruff: noqa: UP045
+from typing import Optional
+
 from kfp import dsl
 
 from components.images import image_of
@@ -10,7 +13,6 @@ from components.images import image_of
 
 @dsl.container_component
 def export(
-    model: dsl.Input[dsl.Model],
     onnx: dsl.Output[dsl.Model],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
@@ -19,6 +21,8 @@ def export(
     tolerance: float = 0.001,
     tolerance_fp16: float = 0.05,
     min_cosine_int8: float = 0.98,
+    model: Optional[dsl.Input[dsl.Model]] = None,
+    model_uri: str = "",
 ) -> dsl.ContainerSpec:
     """Vision tower and projector as ONNX, checked against torch
 
@@ -29,6 +33,7 @@ def export(
         tolerance_fp16: The same for fp16
         min_cosine_int8: int8: smallest cosine between a visual token and torch's
         model: Model to export: a hub directory
+        model_uri: model by URI, from any bucket, instead of as an artifact
         onnx: onnx/vision_encoder*.onnx with configuration and preprocessor
         report: Parity with torch, speed and size of each precision
         metrics: Errors, cosines, milliseconds, megabytes

@@ -3,6 +3,9 @@
 Written from `llava/stages/finetune.py` by `python -m components.sync`: change it there.
 """
 
+# ruff: noqa: UP045
+from typing import Optional
+
 from kfp import dsl
 
 from components.images import image_of
@@ -10,8 +13,6 @@ from components.images import image_of
 
 @dsl.container_component
 def finetune(
-    data: dsl.Input[dsl.Dataset],
-    projector: dsl.Input[dsl.Model],
     model: dsl.Output[dsl.Model],
     checkpoints: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
@@ -23,24 +24,31 @@ def finetune(
     language_model: str = "",
     processes: str = "auto",
     threads_per_process: int = 0,
+    profile: int = 0,
     resume_uri: str = "",
     train_job: str = "",
+    data: Optional[dsl.Input[dsl.Dataset]] = None,
+    data_uri: str = "",
+    projector: Optional[dsl.Input[dsl.Model]] = None,
+    projector_uri: str = "",
 ) -> dsl.ContainerSpec:
     """Stage 2: tune projector W and language model φ on instructions; the vision tower stays
 
     Args:
         recipe: Recipe: a bundled name such as llava-v1.5-7b, or path or URI of a YAML file
         overrides: Recipe fields to change, as JSON: {"finetune.max_steps": 10}
-        images_uri: Folder or s3:// prefix that the rows' image paths are relative to; after commas, further places that
-            absolute paths and URIs in rows may lead to
+        images_uri: Folder or s3:// prefix that the rows' image paths are relative to; after commas, further places that absolute paths and URIs in rows may lead to
         vision_tower: CLIP vision tower instead of the recipe's: hub id, directory or s3:// URI
         language_model: Language model instead of the recipe's: hub id, directory or s3:// URI
         processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
         threads_per_process: CPU threads of each process; 0 leaves the choice to torch
+        profile: Steps to profile: a trace below the checkpoints, a table in the report; 0: none
         resume_uri: Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own
         train_job: With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}
         data: Instruction rows: LLaVA JSON, such as llava_v1_5_mix665k.json
+        data_uri: data by URI, from any bucket, instead of as an artifact
         projector: The projector that pretrain wrote
+        projector_uri: projector by URI, from any bucket, instead of as an artifact
         model: The trained model as a hub directory, with its processor and a manifest
         checkpoints: Checkpoints to resume from after an interruption
         report: Curves, sample answers, rows left out

@@ -23,10 +23,12 @@ SUMMARIES = {
     "finetune": "Stage 2: train projector and language model on instructions",
     "evaluate": "Answer a benchmark in batches and score it, beside two baselines",
     "export": "Vision tower and projector as ONNX, checked against torch",
+    "compare": "Finished evaluations side by side: paired differences, wins and losses",
     "data": "Check a dataset, pack images into tar shards",
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
     "merge": "Merge LoRA weights into a plain model directory",
     "chat": "Ask a trained model about an image",
+    "announce": "Tell a webhook of the runs that have ended",
 }
 USER_ERROR_EXIT = 2
 

@@ -17,10 +17,10 @@ from rich.markup import escape
 from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError
-from llava.report.numbers import readable
 from llava.stages.fields import choices, default_of, scalar_type
 from llava.stages.finite import finite_metrics
 from llava.stages.stage import Stage, StageSettings, output_form
+from llava.written_numbers import readable
 
 _SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}
 

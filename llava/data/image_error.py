@@ -6,7 +6,8 @@ from llava.errors import UserError
 
 
 class ImageError(UserError):
-    """One image cannot be used; `problem` is its class: `image-path`, `image-missing` or `image-corrupt`."""
+    """One image cannot be used; `problem` is its class: `image-path`, `image-missing`, `image-corrupt` or
+    `image-too-large`."""
 
     def __init__(self, ref: str, problem: str, detail: str, expected: str) -> None:
         super().__init__(f"{ref}: {detail}; expected {expected}")

@@ -11,14 +11,15 @@ Remote bytes pass through a disk cache of bounded size, shared by the threads of
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llava import storage
+from llava.data.decoding import END_BYTES, START_BYTES, decode, header, header_of_ends
 from llava.data.disk_cache import DiskCache
 from llava.data.image_error import ImageError
 from llava.data.references import Roots
@@ -30,6 +31,7 @@ __all__ = ["ImageError", "ImageSource", "decode"]
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
 _MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)$")
 
 
@@ -104,12 +106,18 @@ class ImageSource:
         """(width, height) in pixels, reading as little as tells that the file is an image and seems whole.
 
         A JPEG must begin and end as one; where the end is not what it should be, and for other formats of some size,
-        the image is decoded. A fault in the middle of a JPEG is only found by `load`.
+        the image is decoded. A fault in the middle of a JPEG is only found by `load`. Of a JPEG or PNG in a store the
+        first 32 KiB and the last bytes are fetched, and nothing is put into the cache.
 
         Raises:
             ImageError: as `load`.
         """
-        return _header(self.read(ref), ref)
+        place = self._place(ref)
+        if storage.is_remote(place.uri):
+            found = self._reading(ref, place, lambda: _size_by_ends(ref, place))
+            if found is not None:
+                return found
+        return header(self.read(ref), ref)
 
     def read_image(self, ref: str) -> bytes:
         """The file's bytes, looked at as `header` does: what is no image is never handed on.
@@ -118,7 +126,7 @@ class ImageSource:
             ImageError: as `header`.
         """
         data = self.read(ref)
-        _header(data, ref)
+        header(data, ref)
         return data
 
     def _place(self, ref: str) -> _Place:
@@ -138,10 +146,17 @@ class ImageSource:
 
     def _fetch(self, ref: str, place: _Place) -> bytes:
         self._roots.check_links(ref, place.uri)
-        try:
+
+        def whole() -> bytes:
             if place.size is None:
                 return storage.read_bytes(place.uri)
             return storage.read_range(place.uri, place.offset, place.size)
+
+        return self._reading(ref, place, whole)
+
+    def _reading(self, ref: str, place: _Place, read: Callable[[], T]) -> T:
+        try:
+            return read()
         except StorageError as error:
             # A store that is down would make every row "missing": only a certain absence is the row's fault.
             if _is_absent(error, place.uri):
@@ -176,6 +191,21 @@ class ImageSource:
         self.__init__(**state)  # type: ignore[misc]
 
 
+def _size_by_ends(ref: str, place: _Place) -> tuple[int, int] | None:
+    """Width and height from the two ends of a file in a store; None where it has to be read whole."""
+    if place.size is None:
+        start, size = storage.read_start(place.uri, START_BYTES)
+    else:
+        size = place.size
+        start = storage.read_range(place.uri, place.offset, min(size, START_BYTES))
+    if len(start) >= size:
+        return header(start, ref)
+    if start[:2] != b"\xff\xd8" and start[:4] != b"\x89PNG":
+        return None
+    end = storage.read_range(place.uri, place.offset + size - END_BYTES, END_BYTES)
+    return header_of_ends(start, end, ref)
+
+
 def _cache_bytes_from_environment() -> int:
     value = os.environ.get("LLAVA_IMAGE_CACHE_GB", "8")
     try:
@@ -184,50 +214,6 @@ def _cache_bytes_from_environment() -> int:
         raise SettingsError(
             f"LLAVA_IMAGE_CACHE_GB: found {value!r}; expected a number of gigabytes, 0 for none"
         ) from error
-
-
-def decode(data: bytes, ref: str) -> Image.Image:
-    """Decode image bytes to RGB.
-
-    Raises:
-        ImageError: `image-corrupt`.
-    """
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.mode == "RGB" and image.info.get("transparency") is None:
-            image.load()
-            return image
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            whole = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", whole.size, (255, 255, 255, 255)), whole).convert("RGB")
-        return image.convert("RGB")
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ...
-    except Exception as error:
-        raise _corrupt(data, ref, error) from error
-
-
-def _header(data: bytes, ref: str) -> tuple[int, int]:
-    if data[:2] == b"\xff\xd8" and data.rstrip(b"\0")[-2:] == b"\xff\xd9":
-        return _size(data, ref)
-    image = decode(data, ref)
-    return image.width, image.height
-
-
-def _size(data: bytes, ref: str) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(data))
-        return image.width, image.height
-    except Exception as error:
-        raise _corrupt(data, ref, error) from error
-
-
-def _corrupt(data: bytes, ref: str, error: Exception) -> ImageError:
-    detail = f"{len(data)} bytes that cannot be decoded: {error}".replace(f"{io.BytesIO.__name__}", "bytes")
-    return ImageError(ref, "image-corrupt", detail, "a whole JPEG, PNG, GIF, WebP, BMP or TIFF file")
 
 
 def _is_absent(error: StorageError, uri: str) -> bool:

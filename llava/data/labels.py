@@ -10,6 +10,8 @@ Shapes: T tokens, C characters.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llava.data.records import IMAGE, Record
+from llava.config import IMAGE_TOKEN
+from llava.data.records import Record
 from llava.data.templates import Span, Template
 from llava.errors import RowError, SettingsError
 
@@ -74,7 +77,7 @@ class RowEncoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int | None = None,
-        image_token: str = IMAGE,
+        image_token: str = IMAGE_TOKEN,
     ) -> None:
         if not tokenizer.is_fast:
             raise SettingsError(
@@ -103,6 +106,11 @@ class RowEncoder:
             if special
             else None
         )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what `encode` gives: tokenizer, template, length."""
+        parts = [self._backend.to_str(), self.template.chat_template(), self.template.name, self.max_length]
+        return hashlib.sha256(json.dumps([*parts, self.image_token, self._bos]).encode()).hexdigest()
 
     def encode(self, record: Record, visual_tokens: Sequence[int], *, file: str = "(memory)") -> Encoded:
         """Ids and labels of one record.
@@ -233,14 +241,3 @@ def _trained_tokens(text: _Text, encoding: Any) -> tuple[npt.NDArray[np.int32], 
     trained_T = trained_C[np.where(wide_T, ends_T - 1, ends_T)]
     in_text_T = np.array([sequence is not None for sequence in encoding.sequence_ids], dtype=bool)
     return ids_T, trained_T & in_text_T
-
-
-def encode(
-    record: Record, template: Template, tokenizer: PreTrainedTokenizerBase, visual_tokens: Sequence[int]
-) -> Encoded:
-    """Encode one record; for many, keep a `RowEncoder`.
-
-    Raises:
-        RowError: as `RowEncoder.encode`.
-    """
-    return RowEncoder(template, tokenizer).encode(record, visual_tokens)

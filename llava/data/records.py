@@ -20,12 +20,12 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from llava import storage
+from llava.config import IMAGE_TOKEN
 from llava.errors import DataError, RowError
 from llava.json_lines import lines_in
 from llava.manifest import sha256
 from llava.parsing import Malformed, parse_rows
 
-IMAGE = "<image>"
 Role = Literal["human", "gpt"]
 
 
@@ -116,14 +116,18 @@ class RecordFile:
     total: int = 0
 
 
-def read_records(uri: str) -> RecordFile:
+def read_records(uri: str, data: bytes | None = None) -> RecordFile:
     """Read a data file.
+
+    Args:
+        data: its bytes, where they are at hand already; `uri` is then only its name.
 
     Raises:
         StorageError: it cannot be read.
         DataError: it is empty, not JSON, or not a list of rows.
     """
-    data = storage.read_bytes(uri)
+    if data is None:
+        data = storage.read_bytes(uri)
     rows = _parse(uri, data)
     problems: list[RowError] = []
     repairs: Counter[str] = Counter()
@@ -179,7 +183,7 @@ def record_from_row(row: Any, *, uri: str = "(memory)", index: int = 0, repairs:
         caption = row["blip_caption"]
         if not isinstance(caption, str):
             raise wrong("blip_caption", caption, "a string", "field-type")
-        turns = [Turn("human", IMAGE), Turn("gpt", caption)]
+        turns = [Turn("human", IMAGE_TOKEN), Turn("gpt", caption)]
     else:
         turns = _turns(row, wrong)
     if turns and turns[0].role == "gpt":
@@ -199,12 +203,14 @@ def record_from_row(row: Any, *, uri: str = "(memory)", index: int = 0, repairs:
         if not turn.text.strip():
             problem = "empty-answer" if turn.role == "gpt" else "empty-question"
             raise wrong(f"conversations[{number}].value", turn.text, "text", problem)
-        if turn.role == "gpt" and IMAGE in turn.text:
-            raise wrong(f"conversations[{number}].value", turn.text, f"no {IMAGE} in an answer", "image-count")
-    places = sum(turn.text.count(IMAGE) for turn in turns)
+        if turn.role == "gpt" and IMAGE_TOKEN in turn.text:
+            raise wrong(f"conversations[{number}].value", turn.text, f"no {IMAGE_TOKEN} in an answer", "image-count")
+    places = sum(turn.text.count(IMAGE_TOKEN) for turn in turns)
     if places != len(images):
-        value = f"{places} {IMAGE} and {len(images)} image(s)"
-        raise wrong("conversations", value, f"as many {IMAGE} in the questions as images in the row", "image-count")
+        value = f"{places} {IMAGE_TOKEN} and {len(images)} image(s)"
+        raise wrong(
+            "conversations", value, f"as many {IMAGE_TOKEN} in the questions as images in the row", "image-count"
+        )
     return Record(str(identity), images, tuple(turns), index)
 
 

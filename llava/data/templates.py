@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llava.config import IMAGE_TOKEN
 from llava.data import chat_templates as jinja
-from llava.data.records import IMAGE, Turn
+from llava.data.records import Turn
 from llava.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_APART = re.compile(rf"(?<=\S)(?={re.escape(IMAGE)})|(?<={re.escape(IMAGE)})(?=\S)")
+_APART = re.compile(rf"(?<=\S)(?={re.escape(IMAGE_TOKEN)})|(?<={re.escape(IMAGE_TOKEN)})(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     for turn in turns:
         items: list[dict[str, str]] = []
-        for part in re.split(f"({re.escape(IMAGE)})", turn.text):
-            if part == IMAGE:
+        for part in re.split(f"({re.escape(IMAGE_TOKEN)})", turn.text):
+            if part == IMAGE_TOKEN:
                 items.append({"type": "image"})
             elif part:
                 items.append({"type": "text", "text": part})
@@ -124,7 +125,7 @@ class _Plain(_Written):
     """Stage 1: `<image>caption\\n`. The question's words are dropped; the newline is trained, there is no end token."""
 
     def _question(self, text: str, first: bool) -> str:
-        return IMAGE * text.count(IMAGE)
+        return IMAGE_TOKEN * text.count(IMAGE_TOKEN)
 
     def _answer(self, text: str) -> list[Span]:
         return [Span(text + "\n", True)]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import string
 
+from llava.written_numbers import NUMBER_WORDS
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBERS = {word: str(number) for number, word in enumerate(_WORDS)}
+_NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS[:11])}
 _NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
 
 
 def exact(text: str) -> str:
-    """Lower case, without surrounding blanks and one final period: what the original compares GQA answers by."""
-    return text.strip().lower().removesuffix(".").strip()
+    """Lower case, without surrounding blanks and all final periods: what the original compares GQA answers by."""
+    return text.strip().rstrip(".").lower()
 
 
 def lenient(text: str) -> str:

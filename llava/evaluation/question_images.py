@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from llava.data.images import ImageError, ImageSource
+from llava.data.images import ImageError, ImageSource, decode
 
 _THREADS = 8
 
@@ -29,9 +28,10 @@ class Images:
         if not reference.startswith("data:"):
             return self._source.load(reference)
         try:
-            return Image.open(io.BytesIO(base64.b64decode(reference.partition(",")[2]))).convert("RGB")
-        except (ValueError, OSError, UnidentifiedImageError) as error:
+            data = base64.b64decode(reference.partition(",")[2])
+        except ValueError as error:
             raise ImageError(reference[:40], "image-corrupt", str(error), "a base64 image") from error
+        return decode(data, reference[:40])
 
     def load_all(self, references: Sequence[str]) -> tuple[dict[str, Image.Image], dict[str, ImageError]]:
         """Images by reference, each read once, and the errors of those that cannot be read."""

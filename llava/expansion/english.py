@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+from llava.written_numbers import NUMBER_WORDS
+
 _IRREGULAR = {
     "man": "men", "woman": "women", "child": "children", "person": "people", "sheep": "sheep", "knife": "knives",
     "skis": "skis", "scissors": "scissors", "gentleman": "gentlemen", "calf": "calves", "ox": "oxen", "goose": "geese",
@@ -28,8 +29,8 @@ def plural(noun: str) -> str:
 def number_of(word: str) -> int | None:
     """`two` -> 2, `12` -> 12, `a` -> 1; None for anything else."""
     word = word.lower()
-    if word in NUMBERS:
-        return NUMBERS.index(word)
+    if word in NUMBER_WORDS:
+        return NUMBER_WORDS.index(word)
     if word in ("a", "an", "single"):
         return 1
     return int(word) if word.isdigit() and len(word) < 4 else None

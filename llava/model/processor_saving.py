@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.config import IMAGE_TOKEN
 from llava.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _probes(processor: Any) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _messages(question: str, answer: str) -> Iterator[dict[str, Any]]:
-    before, image, after = question.partition("<image>")
+    before, image, after = question.partition(IMAGE_TOKEN)
     items = [{"type": "text", "text": before}, {"type": "image"} if image else None, {"type": "text", "text": after}]
     yield {"role": "user", "content": [item for item in items if item and item.get("text") != ""]}
     yield {"role": "assistant", "content": [{"type": "text", "text": answer}]}

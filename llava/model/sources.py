@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import llava
 from llava import storage
 from llava.errors import SettingsError
+from llava.model.node_copies import node_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
 
-def resolve(source: str, field: str) -> str:
+def resolve(source: str, field: str, *, weights: bool = True) -> str:
     """What `from_pretrained` takes for `source`: a local directory (fetched first when remote) or a hub id.
+
+    Of a remote one only what is asked for is fetched: its weights, or configuration and tokenizer alone.
 
     A relative path is looked up from the working directory, then from the project's own root, so that the
     recipes that name the shipped base models work from anywhere.
@@ -27,7 +30,9 @@ def resolve(source: str, field: str) -> str:
         SettingsError: neither a directory with a config.json nor of the form of a hub id.
         StorageError: nothing stands at the URI.
     """
-    if storage.is_remote(source) or source.startswith("file://"):
+    if storage.is_remote(source):
+        return str(_checked(node_copy(source, field, weights=weights), source, field))
+    if source.startswith("file://"):
         return str(_checked(storage.as_local(source), source, field))
     for candidate in (Path(source), Path(llava.__file__).parent.parent / source):
         if candidate.exists():
@@ -78,11 +83,37 @@ def text_config(source: str) -> PreTrainedConfig:
 def _config(source: str, field: str) -> Any:
     from transformers import AutoConfig
 
-    path = resolve(source, field)
+    path = resolve(source, field, weights=False)
+    if Path(path).is_dir():
+        # transformers takes much for granted: an empty file, another encoding, -1 layers (all of them dropped).
+        check_config(storage.read_json(str(Path(path) / "config.json")), f"{field}: {source}: config.json")
     try:
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SettingsError(f"{field}: {source}: its configuration cannot be read: {error}") from error
+
+
+_COUNTS = (
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size",
+    "image_size", "patch_size", "projection_dim", "max_position_embeddings", "n_layer", "n_head", "n_embd",
+)  # fmt: skip
+
+
+def check_config(config: Any, where: str) -> None:
+    """Refuse sizes that are no sizes, at any depth of a model's configuration.
+
+    Raises:
+        SettingsError: not a JSON object, or a count that is no whole number above 0.
+    """
+    if not isinstance(config, dict):
+        raise SettingsError(f"{where}: found {type(config).__name__}; expected a JSON object")
+    for name, value in config.items():
+        if name in _COUNTS and value is not None and (type(value) is not int or not 0 < value < 10**9):
+            if isinstance(value, list) and value and all(type(one) is int and 0 < one < 10**9 for one in value):
+                continue  # some towers give (height, width)
+            raise SettingsError(f"{where}: {name}: found {value!r}; expected a whole number above 0")
+        if isinstance(value, dict) and name.endswith("_config"):
+            check_config(value, f"{where}: {name}")
 
 
 def _checked(path: Path, source: str, field: str) -> Path:

@@ -58,7 +58,8 @@ class Unfolding:
         if not last:
             # A run of byte pieces is decoded as a whole: one more byte can turn all of it into something else.
             names = self._tokenizer.convert_ids_to_tokens(list(tokens))
-            while certain and _BYTE.fullmatch(names[certain - 1]):
+            # Rows that a matrix has beyond the tokenizer's words (it is rounded up) have no name.
+            while certain and _BYTE.fullmatch(names[certain - 1] or ""):
                 certain -= 1
         text = self._tokenizer.decode(
             tokens[:certain], skip_special_tokens=not self._stop, clean_up_tokenization_spaces=False

@@ -1,15 +1,16 @@
-"""Find the artifacts of an earlier run by what its stages left in storage; no service needs to answer for it.
+"""Find the artifacts of an earlier run: on Kubeflow by what its API keeps, else by what its stages left in storage.
 
-Every execution of a stage leaves `llava-outputs.json` beside its artifacts, at a place that follows from root and
-run alone: `<root>/<pipeline>/<run>/...` on Kubeflow, `<root>/<run>/...` for a local run. A stage that came from the
-cache left nothing in this run, but the stages after it name the artifacts they read; a local run also lists
-everything in its `run.json`.
+The API knows which URIs every stage of a run was given (`llava.pipelines.executions`). The store knows where it does
+not, and for a run on this machine: every execution of a stage leaves `llava-outputs.json` beside its artifacts, at a
+place that follows from root and run alone: `<root>/<pipeline>/<run>/...` on Kubeflow, `<root>/<run>/...` for a local
+run. A stage that came from the cache left nothing in this run, but the stages after it name the artifacts they read; a
+local run also lists everything in its `run.json`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from llava import storage
 from llava.config import validate
 from llava.errors import StorageError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
+from llava.pipelines.executions import Execution
 from llava.pipelines.graph import FLOW, package_names
 
 RUN_RECORD = "run.json"
@@ -43,6 +45,23 @@ class EarlierRun:
     artifacts: Mapping[tuple[str, str], str]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_executions(run: str, found: Iterable[Execution]) -> EarlierRun:
+    """The earlier run as the service's API tells it.
+
+    Checkpoints are named for stages that began and did not end well; whether one is complete, the resumed stage sees.
+    """
+    artifacts: dict[tuple[str, str], str] = {}
+    consumed: dict[tuple[str, str], str] = {}
+    checkpoints: dict[str, str] = {}
+    for execution in found:
+        consumed.update({FLOW[execution.stage][slot]: uri for slot, uri in execution.inputs.items()})
+        if execution.succeeded:
+            artifacts.update({(execution.stage, output): uri for output, uri in execution.outputs.items()})
+        if "checkpoints" in execution.outputs:
+            checkpoints[execution.stage] = execution.outputs["checkpoints"]
+    return EarlierRun(run, {**consumed, **artifacts}, checkpoints=checkpoints)
 
 
 def run_folders(root: str, run: str) -> list[str]:
@@ -95,8 +114,20 @@ def find_run(root: str, run: str) -> EarlierRun:
     )
 
 
-def pick(earlier: EarlierRun, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """The URIs of the wanted artifacts, each seen to be there.
+def pick(
+    earlier: EarlierRun,
+    wanted: Iterable[tuple[str, str]],
+    optional: Collection[tuple[str, str]] = (),
+    *,
+    look: bool = True,
+) -> dict[tuple[str, str], str]:
+    """The URIs of the wanted artifacts; without those of the optional ones that there are not.
+
+    Args:
+        earlier: the run.
+        wanted: (stage, output).
+        optional: those that may be absent.
+        look: whether to see that each is there, which needs the store.
 
     Raises:
         RunNotFound: the run made no such artifact, or storage no longer has it; the message names each.
@@ -104,21 +135,26 @@ def pick(earlier: EarlierRun, wanted: Iterable[tuple[str, str]]) -> dict[tuple[s
     faults, found = [], {}
     for stage, output in wanted:
         uri = earlier.artifacts.get((stage, output))
-        if uri is None:
-            faults.append(f"{output} of {stage}: the run has none; it stopped before, or its id is of another package")
-            continue
-        try:
-            there = storage.exists(uri)
-        except StorageError as error:
-            faults.append(f"{output} of {stage}: {error}")
-            continue
-        if not there:
-            faults.append(f"{output} of {stage}: {uri} is gone (deleted or expired); run {stage} again")
-            continue
-        found[stage, output] = uri
+        fault = _why_unusable(stage, output, uri, look)
+        if uri and not fault:
+            found[stage, output] = uri
+        elif (stage, output) not in optional:
+            faults.append(f"{output} of {stage}: {fault}")
     if faults:
         raise RunNotFound(f"run {earlier.run!r} cannot be continued:\n  " + "\n  ".join(faults))
     return found
+
+
+def _why_unusable(stage: str, output: str, uri: str | None, look: bool) -> str:
+    if uri is None:
+        return "the run has none; it stopped before, or its id is of another package"
+    if not look:
+        return ""
+    try:
+        there = storage.exists(uri)
+    except StorageError as error:
+        return str(error)
+    return "" if there else f"{uri} is gone (deleted or expired); run {stage} again"
 
 
 def _named(outputs: Mapping[str, Any]) -> dict[tuple[str, str], str]:

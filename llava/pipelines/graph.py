@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llava.errors import SettingsError
+from llava.stages.stage import load_stage
 
 STAGES = ("expand", "pretrain", "finetune", "evaluate", "export")
 
@@ -42,11 +43,13 @@ class PackagePlan:
         name: `full`, `from-<stage>`, `only-<stage>`.
         stages: in the order of the flow.
         imports: (producer, output) -> name of the parameter that takes its URI.
+        optional: those of the imports that every stage here can do without.
     """
 
     name: str
     stages: tuple[str, ...]
     imports: dict[tuple[str, str], str]
+    optional: frozenset[tuple[str, str]] = frozenset()
 
 
 def parameter_name(stage: str, setting: str) -> str:
@@ -76,5 +79,16 @@ def plan_package(name: str) -> PackagePlan:
         stages = STAGES[STAGES.index(stage) :]
     else:
         stages = (stage,)
-    sources = [source for consumer in stages for source in FLOW[consumer].values() if source[0] not in stages]
-    return PackagePlan(name, stages, {source: f"{source[1]}_uri" for source in dict.fromkeys(sources)})
+    sources = {
+        (consumer, slot): source
+        for consumer in stages
+        for slot, source in FLOW[consumer].items()
+        if source[0] not in stages
+    }
+    needed = {source for (consumer, slot), source in sources.items() if _is_needed(consumer, slot)}
+    imports = {source: f"{source[1]}_uri" for source in dict.fromkeys(sources.values())}
+    return PackagePlan(name, stages, imports, frozenset(imports.keys() - needed))
+
+
+def _is_needed(stage: str, slot: str) -> bool:
+    return load_stage(stage).inputs.model_fields[slot].is_required()

@@ -3,117 +3,82 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava import storage
 from llava.errors import SettingsError
+from llava.pipelines import options as opt
 from llava.pipelines.checks.cluster import Cluster, NotAsked
 from llava.pipelines.checks.cluster_check import RunRequest, check_cluster
 from llava.pipelines.checks.preflight import require_sound
 from llava.pipelines.checks.spec import read_spec
 from llava.pipelines.graph import parameter_name, plan_package
-from llava.pipelines.options import (
-    Build,
-    FileOption,
-    FromOption,
-    HubCacheOption,
-    LabelOption,
-    LockOption,
-    OnlyOption,
-    PackageOption,
-    ParamOption,
-    PinnedOption,
-    PriorityOption,
-    QueueOption,
-    package_of,
-    pairs,
-    read_parameters,
-)
+from llava.pipelines.options import package_of, pairs, read_parameters
 from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
+from llava.pipelines.values import check_arguments
 
 if TYPE_CHECKING:
-    from llava.local.run import RunRecord
+    from llava.local.run import LocalOptions, RunRecord
     from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
-HostOption = Annotated[
-    str | None,
-    typer.Option("--host", help="URL of the Kubeflow Pipelines API", show_default="KF_PIPELINES_ENDPOINT"),
-]
-NamespaceOption = Annotated[
-    str, typer.Option("--namespace", help="Namespace of the run's pods: in a multi-user installation your profile's")
-]
-ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
-NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run", show_default="package and time")]
-AccountOption = Annotated[
-    str | None, typer.Option("--service-account", help="Service account of the run's pods", show_default="Kubeflow's")
-]
-CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
-ClusterCheck = Literal["refuse", "warn", "off"]
-ClusterCheckOption = Annotated[
-    ClusterCheck,
-    typer.Option(
-        "--cluster-check",
-        help="When a Secret is missing or no node can hold a pod: refuse, or warn and continue; off: ask no cluster",
-    ),
-]
-ContextOption = Annotated[
-    str | None, typer.Option("--context", help="kubeconfig context of that cluster", show_default="the current one")
-]
 
 
-def add_remote_commands(app: typer.Typer, build: Build) -> None:
+def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
     """Add the commands to `app`, over a factory of pipelines."""
 
     @app.command()
     def submit(
-        param: ParamOption = None,
-        params: FileOption = None,
-        package: PackageOption = "full",
-        host: HostOption = None,
-        namespace: NamespaceOption = "kubeflow",
-        experiment: ExperimentOption = "llava",
-        name: NameOption = None,
+        param: opt.ParamOption = None,
+        params: opt.FileOption = None,
+        package: opt.PackageOption = "full",
+        host: opt.HostOption = None,
+        namespace: opt.NamespaceOption = "kubeflow",
+        experiment: opt.ExperimentOption = "llava",
+        name: opt.NameOption = None,
         root: Annotated[
             str | None, typer.Option(help="Pipeline root: s3:// or minio://", show_default="the service's")
         ] = None,
-        service_account: AccountOption = None,
-        cache: CacheOption = True,
-        images: LockOption = None,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
-        cluster_check: ClusterCheckOption = "refuse",
-        context: ContextOption = None,
+        service_account: opt.AccountOption = opt.ACCOUNT,
+        allow_unpinned: opt.UnpinnedOption = False,
+        cache: opt.CacheOption = True,
+        images: opt.LockOption = None,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
+        cluster_check: opt.ClusterCheckOption = "refuse",
+        context: opt.ContextOption = None,
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, PACKAGES, options, images)
+        compiled, loose = compile_package(build, package, PACKAGES, options, images)
+        require_pinned_images(loose, allow_unpinned)
         arguments = checked(compiled, read_parameters(params, param))
         service = Service(host, namespace)
-        request = RunRequest(compiled, arguments, namespace, service_account, queue)
+        request = RunRequest(compiled, arguments, namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}"
         start(service, request, experiment=experiment, name=called, root=root, cache=cache)
 
     @app.command()
     def upload(
-        package: PackageOption = "full",
-        host: HostOption = None,
-        namespace: NamespaceOption = "kubeflow",
+        package: opt.PackageOption = "full",
+        host: opt.HostOption = None,
+        namespace: opt.NamespaceOption = "kubeflow",
         version: Annotated[str | None, typer.Option(help="Name of the version", show_default="version+commit")] = None,
-        images: LockOption = None,
-        require_pinned: PinnedOption = False,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
+        images: opt.LockOption = None,
+        require_pinned: opt.PinnedOption = False,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
     ) -> None:
         """Compile a package and upload it as a new version of its pipeline."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
@@ -129,57 +94,65 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
     @app.command()
     def rerun(
         run: Annotated[str, typer.Option(help="Id of the earlier run (locally: the name of its folder)")],
-        from_stage: FromOption = None,
-        only_stage: OnlyOption = None,
+        from_stage: opt.FromOption = None,
+        only_stage: opt.OnlyOption = None,
         resume: Annotated[
             bool, typer.Option("--resume", help="The first stage resumes from its checkpoints in that run")
         ] = False,
-        param: ParamOption = None,
-        params: FileOption = None,
+        param: opt.ParamOption = None,
+        params: opt.FileOption = None,
         root: Annotated[
             str | None,
             typer.Option(help="Pipeline root of the earlier run", show_default="what the service says"),
         ] = None,
         local: Annotated[bool, typer.Option("--local", help="Run on this machine; ROOT is a local run's")] = False,
         work: Annotated[Path | None, typer.Option(help="With --local: folder for bookkeeping and cache")] = None,
-        host: HostOption = None,
-        namespace: NamespaceOption = "kubeflow",
-        experiment: ExperimentOption = "llava",
-        name: NameOption = None,
-        service_account: AccountOption = None,
-        cache: CacheOption = True,
-        images: LockOption = None,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
-        cluster_check: ClusterCheckOption = "refuse",
-        context: ContextOption = None,
+        host: opt.HostOption = None,
+        namespace: opt.NamespaceOption = "kubeflow",
+        experiment: opt.ExperimentOption = "llava",
+        name: opt.NameOption = None,
+        service_account: opt.AccountOption = opt.ACCOUNT,
+        allow_unpinned: opt.UnpinnedOption = False,
+        cache: opt.CacheOption = True,
+        images: opt.LockOption = None,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
+        cluster_check: opt.ClusterCheckOption = "refuse",
+        context: opt.ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
+        from llava.local.run import LocalOptions
         from llava.pipelines.earlier import find_run, pick
+        from llava.pipelines.lookup import look_up
 
         package = package_of(from_stage, only_stage)
         if package is None:
             raise SettingsError("give one of --from and --only")
         plan = plan_package(package)
+        if local and not root:
+            raise SettingsError("--local: give --root, the folder or URI of the earlier run's artifacts")
+        place = root or ""
         service = None if local else Service(host, namespace)
-        earlier_arguments: dict[str, Any] = {}
-        place = root
         if service is not None:
             remote = service.run(run)
-            earlier_arguments, place = dict(remote.arguments), root or remote.root
-        if not place:
-            raise SettingsError("where the earlier run lies is not known; give --root, its pipeline root")
-        earlier = find_run(place, run)
-        uris = pick(earlier, plan.imports)
+            place = root or remote.root
+            earlier, uris = look_up(
+                service, remote, plan.imports, plan.optional, root=root, namespace=namespace, context=context
+            )
+        else:
+            earlier = find_run(place, run)
+            uris = pick(earlier, plan.imports, plan.optional)
         resumed = resumed_from(earlier, plan.stages[0]) if resume else {}
 
-        folder = work or (PACKAGES if not local or storage.is_remote(place) else storage.local_path(place))
+        folder = local_folder(place, work) if local else PACKAGES
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        compiled, loose = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        if not local:
+            require_pinned_images(loose, allow_unpinned)
         arguments = {
-            **carried_over(compiled, {**earlier.arguments, **earlier_arguments}),
+            **carried_over(compiled, earlier.arguments),
             **{plan.imports[source]: uri for source, uri in uris.items()},
             **resumed,
             **read_parameters(params, param),
@@ -189,12 +162,26 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
         for uri in resumed.values():
             typer.echo(f"{'checkpoints':<16} {uri}")
         if service is None:
-            run_here(compiled, arguments, place, work, cache)
+            artifacts = place if storage.is_remote(place) else None
+            run_here(compiled, arguments, LocalOptions(root=folder, artifacts=artifacts, cache=cache))
             return
-        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
+        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} of {run}"
-        start(service, request, experiment=experiment, name=called, root=place, cache=cache)
+        start(service, request, experiment=experiment, name=called, root=place or None, cache=cache)
+
+
+def require_pinned_images(loose: Collection[str], allowed: bool) -> None:
+    """See that a run's images are content and not tags, which another push moves under a run and its cache.
+
+    Raises:
+        SettingsError: naming those that are not, unless they are allowed.
+    """
+    if loose and not allowed:
+        raise SettingsError(
+            f"not pinned by digest: {', '.join(sorted(loose))}; build the images and commit images.lock.json "
+            "(python -m tools.images build --push), or --allow-unpinned"
+        )
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
@@ -212,15 +199,21 @@ def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
     return {parameter_name(stage, "resume_uri"): earlier.checkpoints[stage]}
 
 
-def run_here(compiled: Path, arguments: dict[str, Any], root: str, work: Path | None, cache: bool) -> None:
-    """Run a package on this machine and say what came out."""
-    from llava.local.run import LocalOptions, run_package
+def local_folder(root: str, work: Path | None) -> Path:
+    """Where a local run keeps its books: `work`, else the root where that is a folder, else `runs/local`."""
+    return work or (Path("runs/local") if storage.is_remote(root) else storage.local_path(root))
 
-    remote = storage.is_remote(root)
-    folder = work or (Path("runs/local") if remote else storage.local_path(root))
-    say_outputs(
-        run_package(compiled, arguments, LocalOptions(root=folder, artifacts=root if remote else None, cache=cache))
-    )
+
+def run_here(compiled: Path, arguments: dict[str, Any], options: LocalOptions) -> None:
+    """Run a package on this machine and say what came out, or, after Ctrl-C, how to resume (exit status 130)."""
+    from llava.local.run import INTERRUPTED, run_package
+
+    try:
+        record = run_package(compiled, arguments, options)
+    except KeyboardInterrupt:  # typer would end without a word
+        typer.echo(f"\npipeline: {INTERRUPTED}", err=True)
+        raise typer.Exit(130) from None
+    say_outputs(record)
 
 
 def say_outputs(record: RunRecord) -> None:
@@ -244,7 +237,7 @@ def start(service: Service, request: RunRequest, *, experiment: str, name: str, 
     typer.echo(f"run {run}\n{service.url(run)}")
 
 
-def ask_cluster(request: RunRequest, mode: ClusterCheck, context: str | None) -> None:
+def ask_cluster(request: RunRequest, mode: opt.ClusterCheck, context: str | None) -> None:
     """Say what the cluster says against a run; where it cannot be asked, say that.
 
     Raises:
@@ -275,15 +268,13 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: naming every fault.
     """
-    from llava.local.run import check_arguments
-
     spec = read_spec(compiled)
     values = check_arguments(spec, arguments)
     require_sound(compiled, values)
     return values
 
 
-def carried_over(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+def carried_over(compiled: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an earlier run's arguments that this package has too; not what that run itself had resumed from."""
     spec = read_spec(compiled)
     declared = spec["root"]["inputDefinitions"]["parameters"]

@@ -1,14 +1,12 @@
 """What a row of a training file looks like on average: the figures that a plan is made from.
 
-The row counts of the published files are theirs. Their text lengths are estimates for planning; `llava plan --data`
-measures a file of your own with the recipe's tokenizer instead.
+The row counts of the published files are theirs. Their text lengths are estimates for planning; `llava plan
+--pretrain-data` and `--finetune-data` measure a file of your own with the recipe's tokenizer instead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from llava.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -39,18 +37,6 @@ CORPORA = {
         Corpus("llava-v1.5-mix665k", 665_298, (665_298 - 40_688) / 665_298, 256, 128, measured=False),
     )
 }
-
-
-def corpus_named(name: str) -> Corpus:
-    """A published corpus.
-
-    Raises:
-        SettingsError: not in the table; the message lists it.
-    """
-    try:
-        return CORPORA[name]
-    except KeyError:
-        raise SettingsError(f"corpus: found {name!r}; expected one of {', '.join(CORPORA)}") from None
 
 
 def default_corpus(recipe: str, stage: str) -> Corpus:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from llava.report.numbers import log_ticks, readable, ticks
+from llava.report.numbers import LARGEST, as_float, log_ticks, ticks, widened
+from llava.written_numbers import readable
 
 WIDTH = 720
 COLOURS = 8  # --c0 .. --c7 in style.css
@@ -25,17 +26,22 @@ class Bar:
     """One bar: a value, and the interval around it where one is known. Bars with a `series` are grouped by label."""
 
     label: str
-    value: float
+    value: float | None
     low: float | None = None
     high: float | None = None
     series: str = ""
 
 
 def line_chart(
-    series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, log_y: bool = False, height: int = 300
+    series: Mapping[str, Sequence[tuple[float, float | None]]],
+    *,
+    x: str,
+    y: str,
+    log_y: bool = False,
+    height: int = 300,
 ) -> Markup:
-    """Lines over a common x axis. Points that are not finite (or not positive, with `log_y`) break a line."""
-    lines = {name: _thin([(float(a), float(b)) for a, b in points]) for name, points in series.items()}
+    """Lines over a common x axis. Points without a finite value (or a positive one, with `log_y`) break a line."""
+    lines = {name: _thin([(as_float(a), as_float(b)) for a, b in points]) for name, points in series.items()}
     shown = [point for points in lines.values() for point in points if _drawable(point, log_y)]
     if not shown:
         return _empty("no values to draw")
@@ -44,10 +50,11 @@ def line_chart(
     low_x, high_x = min(xs), max(xs)
     if low_x == high_x:
         low_x, high_x = low_x - 0.5, high_x + 0.5
+    low_x, high_x = widened(low_x, high_x)
     x_ticks = [tick for tick in ticks(low_x, high_x, 7) if low_x <= tick <= high_x]
     left, right, top, bottom = 74, 14, 12, 44
     plot_w, plot_h = WIDTH - left - right, height - top - bottom
-    scale = math.log10 if log_y else float
+    scale = (lambda value: math.log10(max(value, 1 / LARGEST))) if log_y else float
     y_low, y_high = scale(y_ticks[0]), scale(y_ticks[-1])
 
     def at_x(value: float) -> float:
@@ -76,6 +83,7 @@ def bar_chart(bars: Sequence[Bar], *, y: str) -> Markup:
     """Horizontal bars, because labels are words; whiskers show each bar's interval, `y` names the value's axis."""
     if not bars:
         return _empty("no values to draw")
+    bars = [replace(bar, value=as_float(bar.value), low=as_float(bar.low), high=as_float(bar.high)) for bar in bars]
     names = list(dict.fromkeys(bar.series for bar in bars))
     labels = list(dict.fromkeys(bar.label for bar in bars))
     thick, gap = (18, 10) if len(names) == 1 else (13, 12)
@@ -111,9 +119,9 @@ def bar_chart(bars: Sequence[Bar], *, y: str) -> Markup:
     return _legend([name for name in names if name]) + _svg(height, parts)
 
 
-def histogram(values: Sequence[float], *, x: str, height: int = 220) -> Markup:
+def histogram(values: Sequence[float | None], *, x: str, height: int = 220) -> Markup:
     """Counts of values in equal bins of round width."""
-    finite = [float(value) for value in values if math.isfinite(value)]
+    finite = [value for value in map(as_float, values) if math.isfinite(value)]
     if not finite:
         return _empty("no values to draw")
     whole = all(value == int(value) for value in finite)
@@ -150,8 +158,8 @@ def histogram(values: Sequence[float], *, x: str, height: int = 220) -> Markup:
 
 def _bar(bar: Bar, at: Callable[[float], float], row: float, thick: int, colour: int, y: str) -> Markup:
     name = f"{bar.label}, {bar.series}" if bar.series else bar.label
-    if not math.isfinite(bar.value):
-        return _text(at(0) + 6, row + thick - 4, f"{bar.value}", "value", "start")
+    if bar.value is None or not math.isfinite(bar.value):
+        return _text(at(0) + 6, row + thick - 4, readable(bar.value), "value", "start")
     tip = f"{name}\n{y} {readable(bar.value)}"
     start, end = sorted((at(0), at(bar.value)))
     mark = Markup("<g>") + _rect(start, row + 1, max(1.0, end - start), thick - 2, colour) + Markup("</rect>")

@@ -11,9 +11,11 @@ from typing import Literal
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
+from llava.redaction import visible
 from llava.report.charts import COLOURS
 
 MOST_PIXELS_A_SIDE = 360  # a report of some hundred images stays a few megabytes
+_MOST_PIXELS = 50_000_000  # what is decoded for a thumbnail
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _card(card: Card, tags: Mapping[str, Sequence[str]]) -> Markup:
     classes += [
         f"t{k}-{values.index(card.tags[key])}" for k, (key, values) in enumerate(tags.items()) if key in card.tags
     ]
-    lines = Markup("").join(Markup("<p>{}</p>").format(line) for line in card.lines)
+    lines = Markup("").join(Markup("<p>{}</p>").format(visible(line)) for line in card.lines)
     return Markup('<div class="{}">{}<div class="lines">{}</div></div>').format(
         " ".join(part for part in classes if part), _image(card), lines
     )
@@ -98,6 +100,10 @@ def _image(card: Card) -> Markup:
     try:
         image = Image.open(io.BytesIO(card.image)) if isinstance(card.image, bytes) else card.image
         width, height = image.size
+        if width * height > _MOST_PIXELS:
+            image.draft(None, (MOST_PIXELS_A_SIDE, MOST_PIXELS_A_SIDE))  # a JPEG decodes smaller; others do not
+        if image.width * image.height > _MOST_PIXELS:
+            return Markup('<div class="image broken">not shown: {} x {} pixels</div>').format(width, height)
         image = image.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         return Markup('<div class="image broken">not readable: {}</div>').format(type(error).__name__)

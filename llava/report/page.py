@@ -11,9 +11,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from llava import __version__, storage
+from llava.redaction import redact, visible
 from llava.report.charts import Bar, bar_chart, histogram, line_chart
+from llava.report.explorer import Sample, explorer
 from llava.report.gallery import Card, gallery
-from llava.report.numbers import readable
+from llava.written_numbers import readable
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class _Part:
     title: str
     anchor: str
     body: Markup
+
+
+def _shown(cell: float | str | None) -> str:
+    if cell is None:
+        return "–"
+    return visible(redact(cell)) if isinstance(cell, str) else readable(cell)
 
 
 class Report:
@@ -35,13 +43,13 @@ class Report:
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
-        self.subtitle = subtitle
+        self.subtitle = redact(subtitle)
         self._parts: list[_Part] = []
         self._scripts = False
 
     def text(self, paragraph: str) -> Report:
         """A paragraph; line breaks are kept."""
-        return self._add("", Markup('<p class="text">{}</p>').format(paragraph))
+        return self._add("", Markup('<p class="text">{}</p>').format(redact(paragraph)))
 
     def heading(self, title: str) -> Report:
         """A heading above the parts that follow."""
@@ -72,16 +80,22 @@ class Report:
                 raise ValueError(f"table {title!r}: a row has {len(row)} cells for {len(columns)} columns: {row!r}")
             cells = Markup("").join(
                 Markup('<td class="{}">{}</td>').format(
-                    "" if isinstance(cell, str) else "number", "–" if cell is None else readable(cell)
+                    "" if isinstance(cell, str) or (cell is None and word) else "number",
+                    _shown(cell),
                 )
-                for cell in row
+                for word, cell in zip(words, row, strict=True)
             )
             body += Markup("<tr>{}</tr>").format(cells)
         table = Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>')
         return self._add(title, table.format(head, body))
 
     def line_chart(
-        self, title: str, series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, log_y: bool = False
+        self,
+        title: str,
+        series: Mapping[str, Sequence[tuple[float, float | None]]],
+        x: str,
+        y: str,
+        log_y: bool = False,
     ) -> Report:
         """Lines over a common x axis; values that are not finite leave a gap."""
         return self._add(title, line_chart(series, x=x, y=y, log_y=log_y))
@@ -90,13 +104,34 @@ class Report:
         """Bars, with whiskers where an interval is known; grouped by label where bars name a series."""
         return self._add(title, bar_chart(bars, y=y))
 
-    def histogram(self, title: str, values: Sequence[float], x: str) -> Report:
+    def histogram(self, title: str, values: Sequence[float | None], x: str) -> Report:
         """How values are distributed."""
         return self._add(title, histogram(values, x=x))
 
     def gallery(self, title: str, cards: Sequence[Card]) -> Report:
         """Images with lines and boxes; cards with tags can be filtered in the page."""
         return self._add(title, gallery(cards, f"g{len(self._parts)}"))
+
+    def explorer(
+        self,
+        title: str,
+        samples: Sequence[Sample],
+        contenders: Sequence[str],
+        profiles: Sequence[str],
+        thumbnails: Mapping[str, bytes],
+    ) -> Report:
+        """Every sample, with search and filters; once a page (see `llava.report.explorer`). Allows inline scripts."""
+        return self.raw(title, explorer(samples, contenders, profiles, thumbnails), scripts=True)
+
+    def facts(self, title: str, facts: Sequence[tuple[str, str, str]]) -> Report:
+        """Lines of (name, value, address); where there is an address, the value links to it."""
+        body = Markup("")
+        for name, value, address in facts:
+            text = Markup("{}").format(visible(redact(value)))
+            if address:
+                text = Markup('<a href="{}">{}</a>').format(redact(address), text)
+            body += Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, text)
+        return self._add(title, Markup('<div class="scroll"><table class="facts">{}</table></div>').format(body))
 
     def raw(self, title: str, html: str, *, scripts: bool = False) -> Report:
         """HTML taken as it is: the caller has escaped whatever came from outside.

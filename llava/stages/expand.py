@@ -34,7 +34,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         SettingsError: an unknown kind, recipe, gate or price, or no key for the teacher.
     """
     from llava.expansion.run import Expansion, Places, check, expand
-    from llava.expansion.teachers.failures import redact
+    from llava.manifest import redacted_settings
     from llava.telemetry import Telemetry
 
     teacher, checks = teacher_settings(settings), checks_of(settings)
@@ -45,7 +45,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         report=outputs.report,
         ledger=settings.ledger_uri or f"{outputs.instruct_data}.ledger",
     )
-    shown = {name: redact(value) if isinstance(value, str) else value for name, value in settings.model_dump().items()}
+    shown = redacted_settings(settings.model_dump())
     with Telemetry("expand", settings.teacher) as telemetry:
         job = job_of(settings, teacher.model_name)
         made = expand(Expansion(job, teacher, row_options(settings), checks, places, shown), telemetry)

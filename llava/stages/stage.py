@@ -47,6 +47,11 @@ class StageOutputs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def uri_parameter(slot: str) -> str:
+    """The component's parameter that takes an input by URI, where it is no artifact of the same run."""
+    return f"{slot}_uri"
+
+
 def output(description: str, form: ArtifactForm, kfp_type: str) -> Any:
     """Declare an output artifact.
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from llava.config import TrainRecipe
+from llava.training.deepspeed_config import make_config
+from llava.training.engine import import_deepspeed
 from llava.training.job import Job
 
 
@@ -31,7 +37,7 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
         SettingsError: the parts do not fit together, or the projector is of another kind.
         StorageError: no projector where one should be.
     """
-    from llava.model import attention, lora, saving
+    from llava.model import attention, kernels, lora, saving
     from llava.model.build import build_model
     from llava.model.checkpointing import checkpoint_every
     from llava.model.freezing import set_trainable
@@ -39,13 +45,16 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
     recipe = job.train
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     lora_recipe = recipe.lora if job.stage == "finetune" else None
+    quantized = lora_recipe is not None and lora_recipe.quantize_4bit
+    cut = recipe.effective_zero_stage == 3 and not quantized
     model: Any = build_model(
         job.recipe.model,
         tokenizer=processor.tokenizer,
         dtype=dtype,
         device=device,
-        quantize_4bit=lora_recipe is not None and lora_recipe.quantize_4bit,
+        quantize_4bit=quantized,
         seed=recipe.seed,
+        loading=cut_over_ranks(recipe, dist.get_world_size()) if cut else None,
     )
     attention.install(model)
     if job.projector_uri:
@@ -55,8 +64,28 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
     checkpoint_every(model, recipe.activation_checkpoint_every_n_layers)
     set_trainable(model, job.stage, train_tower=recipe.vision_tower_learning_rate is not None)
     model = model.to(device)
+    if recipe.kernels == "liger":
+        kernels.use_liger(model)
     if recipe.compile:
         # Layer by layer: one small graph compiled once and used L times, whatever the batch around it.
         for layer in model.model.language_model.layers:
             layer.compile()
     return model
+
+
+@contextmanager
+def cut_over_ranks(recipe: TrainRecipe, world_size: int) -> Iterator[None]:
+    """Models read in here are cut over the ranks tensor by tensor as ZeRO-3 will hold them; collective.
+
+    One rank reads (out of mapped files) and hands round; none ever holds more than its part and one tensor, so that a
+    model larger than a GPU, and larger than a node's memory shared among its ranks, can be loaded.
+    """
+    import_deepspeed()
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    held = HfDeepSpeedConfig(make_config(recipe, world_size))  # transformers only keeps a weak reference
+    try:
+        yield
+    finally:
+        del held
+        unset_hf_deepspeed_config()

@@ -7,11 +7,11 @@ import json
 from collections import Counter
 
 from llava import storage
+from llava.config import IMAGE_TOKEN
 from llava.errors import UserError
 from llava.report import Card, Report
-from llava.training.job import Job, Problem, Result, StepRecord
+from llava.training.job import Job, Problem, Result
 
-MOST_POINTS = 1000
 MOST_PROBLEMS = 50
 
 
@@ -30,6 +30,7 @@ def build_report(job: Job, result: Result, metrics: dict[str, float]) -> Report:
     _curves(report, result)
     _samples(report, job, result)
     _problems(report, result.problems)
+    _profile(report, result)
     settings = json.dumps(
         {"recipe": job.recipe.model_dump(mode="json"), "deepspeed": result.deepspeed_config}, indent=2
     )
@@ -49,11 +50,15 @@ def _figures(result: Result, metrics: dict[str, float]) -> dict[str, float | str
     figures["data wait"] = f"{100 * metrics.get('data_wait_share', 0.0):.1f} %"
     figures["padding"] = f"{100 * metrics['padding_share']:.1f} %"
     figures["seconds"] = round(metrics["seconds"], 1)
+    if "accelerator_hours" in metrics:
+        figures["accelerator hours"] = round(metrics["accelerator_hours"], 2)
+    if "cost" in metrics:
+        figures["cost"] = round(metrics["cost"], 2)
     return figures
 
 
 def _curves(report: Report, result: Result) -> None:
-    history = thinned(result.history)
+    history = result.history  # whole: a chart thins what it draws and keeps every spike
     loss = {"training": [(float(r.step), r.loss) for r in history]}
     if result.validations:
         loss["validation"] = [(float(v.step), v.loss) for v in result.validations]
@@ -82,7 +87,7 @@ def _samples(report: Report, job: Job, result: Result) -> None:
     cards = []
     for last in [sample for sample in result.samples if sample.step == steps[-1]]:
         answers = [s for s in result.samples if s.record_id == last.record_id]
-        lines = [last.question.replace("<image>", "").strip(), f"expected: {last.expected}"]
+        lines = [last.question.replace(IMAGE_TOKEN, "").strip(), f"expected: {last.expected}"]
         lines += [f"step {answer.step}: {answer.answer}" for answer in answers]
         cards.append(Card(_image(job, last.images), lines))
     report.gallery("What it answers", cards)
@@ -114,11 +119,18 @@ def _problems(report: Report, problems: list[Problem]) -> None:
     )
 
 
-def thinned(history: list[StepRecord]) -> list[StepRecord]:
-    """At most `MOST_POINTS` records, evenly spaced, the last one among them."""
-    stride = -(-len(history) // MOST_POINTS) or 1
-    kept = history[::stride]
-    return kept if not history or kept[-1] is history[-1] else [*kept, history[-1]]
+def _profile(report: Report, result: Result) -> None:
+    if result.profile is None:
+        return
+    report.text(
+        f"Profile of {result.profile.steps} steps on rank 0, a step's average. The whole trace, for chrome://tracing "
+        f"or ui.perfetto.dev: {result.profile.trace_uri}"
+    )
+    report.table(
+        "Where the time of a step goes",
+        ["operator", "calls", "ms on the device", "ms on the host"],
+        [[line.name, line.calls, line.milliseconds, line.host_milliseconds] for line in result.profile.lines],
+    )
 
 
 def write_problems(uri: str, problems: list[Problem]) -> None:

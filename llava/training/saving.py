@@ -9,13 +9,17 @@ from llava.training.job import Job
 
 
 def save(job: Job, engine: Engine, model: Any, processor: Any, rank: int) -> None:
-    """Save to the job's output; collective under ZeRO-3, written by rank 0. The stage adds the manifest."""
-    from llava.model.saving import save_model, save_projector
+    """Save to the job's output; collective under ZeRO-3, written by rank 0. The stage adds the manifest.
 
-    with engine.whole_parameters():
-        if rank != 0:
-            return
-        if job.stage == "pretrain":
+    No rank ever holds the whole model for it: tensors are gathered one by one.
+    """
+    from llava.model.saving import projector_tensors, save_model, save_projector
+
+    if job.stage == "finetune":
+        gather = engine.whole if engine.zero_stage == 3 else None
+        if rank == 0 or gather is not None:
+            save_model(model, processor, job.output_uri, gather=gather, write=rank == 0)
+        return
+    with engine.whole(list(projector_tensors(model).values())):
+        if rank == 0:
             save_projector(model, job.output_uri)
-        else:
-            save_model(model, processor, job.output_uri)

@@ -40,7 +40,7 @@ def test_scripts_and_make_targets_exist() -> None:
     for path in WORKFLOWS:
         for step in steps(path):
             for line in step.get("run", "").splitlines():
-                for script in re.findall(r"(?:^|\s)((?:tools|\.ci)/[\w./]+)", line):
+                for script in re.findall(r"(?:^|\s)((?:tools|\.ci|\.github/kind)/[\w./-]+)", line):
                     assert os.access(ROOT / script, os.X_OK), script
                     seen += 1
                 for target in re.findall(r"\bmake ([\w-]+)", line):
@@ -50,16 +50,18 @@ def test_scripts_and_make_targets_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("workflow", "command"),
     [
-        ["-m", "tools.images", "build"],
-        ["-m", "tools.images", "verify"],
-        ["pipeline.py", "compile"],
-        ["pipeline.py", "upload"],
+        ("images.yml", ["-m", "tools.images", "build"]),
+        ("images.yml", ["-m", "tools.images", "verify"]),
+        ("images.yml", ["pipeline.py", "compile"]),
+        ("images.yml", ["pipeline.py", "upload"]),
+        ("cluster.yml", ["-m", "tools.images", "build"]),
+        ("cluster.yml", ["pipeline.py", "clustertest"]),
     ],
 )
-def test_options_in_the_workflow_exist(command: list[str]) -> None:
-    text = "\n".join(step.get("run", "") for step in steps(ROOT / ".github/workflows/images.yml"))
+def test_options_in_the_workflow_exist(workflow: str, command: list[str]) -> None:
+    text = "\n".join(step.get("run", "") for step in steps(ROOT / ".github/workflows" / workflow))
     call = next(line for line in text.splitlines() if " ".join(command) in line)
     options = set(re.findall(r"(?<=\s)--[a-z-]+", call))
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}

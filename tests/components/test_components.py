@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import pytest
 import yaml
 
 from components import FOLDERS, sync
-from components.images import image_of, is_pinned
+from components.images import image_of
 from llava.stages.fields import default_of, scalar_type
-from llava.stages.stage import STAGE_MODULES, load_stage
+from llava.stages.stage import STAGE_MODULES, load_stage, uri_parameter
 
 TYPES = {str: "String", int: "Integer", float: "Float", bool: "Boolean"}
 
@@ -31,7 +33,8 @@ def test_every_stage_has_a_component() -> None:
 def test_settings_are_the_components_parameters(name: str) -> None:
     """By what kfp itself read from the signature: name, type, default, required or not."""
     stage, spec = load_stage(name), component(name).component_spec
-    inputs = {key: value for key, value in spec.inputs.items() if key not in stage.inputs.model_fields}
+    slots = {name for slot in stage.inputs.model_fields for name in (slot, uri_parameter(slot))}
+    inputs = {key: value for key, value in spec.inputs.items() if key not in slots}
     assert set(inputs) == set(stage.settings.model_fields)
     for setting, info in stage.settings.model_fields.items():
         declared = inputs[setting]
@@ -45,9 +48,11 @@ def test_settings_are_the_components_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_artifacts_are_the_stages(name: str) -> None:
     stage, spec = load_stage(name), component(name).component_spec
-    for slot, info in stage.inputs.model_fields.items():
+    for slot in stage.inputs.model_fields:
         assert spec.inputs[slot].type == f"system.{sync.input_type(stage, slot)}@0.0.1"
-        assert spec.inputs[slot].optional == (not info.is_required())
+        # As an artifact or by URI: which of them, and that it is one, the executor sees.
+        assert spec.inputs[slot].optional and spec.inputs[uri_parameter(slot)].default == ""
+        assert spec.inputs[uri_parameter(slot)].type == "String"
     assert {key: output.type for key, output in spec.outputs.items()} == {
         key: f"system.{info.json_schema_extra['kfp_type']}@0.0.1"  # type: ignore[index]
         for key, info in stage.outputs.model_fields.items()
@@ -69,14 +74,30 @@ def test_the_files_are_as_sync_writes_them() -> None:
     assert done.returncode == 0, f"run `python -m components.sync`:\n{done.stdout}{done.stderr}"
 
 
+# Of scripts/validate_metadata of kubeflow/pipelines-components: fields, their order, versions as semver.org has them.
+METADATA_ORDER = ["name", "stability", "dependencies", "lastVerified", "tags"]
+VERSION = r"(==|>=|<=|~=)?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+
+
 @pytest.mark.parametrize("name", FOLDERS)
-def test_metadata_and_readme(name: str) -> None:
+def test_metadata_is_what_pipelines_components_validates(name: str) -> None:
     folder = Path(sync.ROOT) / FOLDERS[name]
     metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
-    assert metadata["name"] == FOLDERS[name] and metadata["stage"] == name
-    assert image_of(name).split(":")[0].split("@")[0].endswith(metadata["image"])
+    assert list(metadata) == METADATA_ORDER
+    assert metadata["name"] == FOLDERS[name]
+    assert metadata["stability"] in ("alpha", "beta", "stable")
+    assert list(metadata["dependencies"]) == ["kubeflow"]
+    (pipelines,) = metadata["dependencies"]["kubeflow"]
+    assert pipelines["name"] == "Pipelines" and re.fullmatch(VERSION, pipelines["version"])
+    assert isinstance(metadata["lastVerified"], datetime) and metadata["lastVerified"].tzinfo is not None
+    assert all(isinstance(tag, str) for tag in metadata["tags"])
+    owners = yaml.safe_load((folder / "OWNERS").read_text())
+    assert owners["approvers"]
     assert len((folder / "README.md").read_text()) > 200
 
 
-def test_pinned_is_by_digest() -> None:
-    assert is_pinned("registry/llava-train@sha256:" + "0" * 64) and not is_pinned("llava-train:dev")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_descriptions_are_one_line_as_the_stage_has_them(name: str) -> None:
+    stage, spec = load_stage(name), component(name).component_spec
+    for setting, info in stage.settings.model_fields.items():
+        assert spec.inputs[setting].description == " ".join((info.description or "").split())

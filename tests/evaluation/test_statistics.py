@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.evaluation import statistics
+from llava.evaluation.ratios import Ratios
 
 
 @pytest.mark.parametrize(
@@ -47,10 +48,93 @@ def test_bootstrap_agrees_with_theory_and_knows_clusters() -> None:
     assert statistics.bootstrap(scores.tolist(), range(400)) == alone  # deterministic
 
 
-def test_a_mean_of_zeros_and_ones_is_wilsons_and_of_anything_else_bootstrapped() -> None:
+def test_independent_zeros_and_ones_are_wilsons() -> None:
     assert statistics.mean([1, 0, 1, 1], "abcd") == statistics.wilson(3, 4)
-    assert statistics.mean([1, 0.5, 1, 1], "abcd") == statistics.bootstrap([1, 0.5, 1, 1], "abcd")
     assert statistics.mean([], []).n == 0 and statistics.bootstrap([], []).n == 0
+
+
+def correlated(
+    generator: np.random.Generator, clusters: int, each: int, share: float, correlation: float
+) -> tuple[list[float], list[int]]:
+    """0/1 scores whose clusters' own shares are beta distributed: correlation between two scores of a cluster."""
+    if correlation in (0, 1):
+        own = np.full(clusters, share) if correlation == 0 else (generator.random(clusters) < share).astype(float)
+    else:
+        size = (1 - correlation) / correlation
+        own = generator.beta(share * size, (1 - share) * size, clusters)
+    scores = generator.random((clusters, each)) < own[:, None]
+    return scores.astype(float).ravel().tolist(), np.repeat(np.arange(clusters), each).tolist()
+
+
+@pytest.mark.parametrize("correlation", [0, 0.05, 0.1, 0.3, 0.6, 1])
+@pytest.mark.parametrize(("clusters", "each", "share"), [(50, 17, 0.6), (200, 17, 0.86), (120, 3, 0.7)])
+def test_intervals_cover_the_truth_whatever_the_correlation_within_an_image(
+    clusters: int, each: int, share: float, correlation: float
+) -> None:
+    generator = np.random.default_rng(5)
+    inside = []
+    for _ in range(1500):
+        interval = statistics.mean(*correlated(generator, clusters, each, share, correlation))
+        inside.append(interval.low <= share <= interval.high)
+    assert 0.93 <= np.mean(inside) <= 0.97, np.mean(inside)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("correlation", [0, 0.3, 0.8])
+def test_differences_cover_the_truth_with_few_images(correlation: float) -> None:
+    generator = np.random.default_rng(6)
+    inside = []
+    for number in range(600):
+        ours, clusters = correlated(generator, 25, 6, 0.7, correlation)
+        theirs, _ = correlated(generator, 25, 6, 0.6, correlation)
+        found = statistics.difference(Ratios.mean(ours), Ratios.mean(theirs), clusters, resamples=400, seed=number)
+        inside.append(found.interval.low <= 0.1 <= found.interval.high)
+    assert 0.93 <= np.mean(inside) <= 0.97, np.mean(inside)
+
+
+def test_correlated_questions_widen_the_interval_and_an_image_is_worth_one_question_at_most() -> None:
+    scores = [1.0] * 60 + [0.0] * 40
+    alone = statistics.mean(scores, range(100))
+    grouped = statistics.mean(np.repeat(scores, 17).tolist(), np.repeat(np.arange(100), 17).tolist())
+    assert grouped.value == alone.value and grouped.n == 1700
+    assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    # All right tells nothing of the correlation: as many as there are images.
+    assert statistics.mean([1.0] * 170, np.repeat(np.arange(10), 17).tolist()).low == statistics.wilson(10, 10).low
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    # Student's t, 97.5 %: any printed table.
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (5, 2.5706), (10, 2.2281), (30, 2.0423), (120, 1.9799)],
+)
+def test_students_t_has_the_tables_values(freedom: int, quantile: float) -> None:
+    assert statistics.student(0.975, freedom) == pytest.approx(quantile, rel=5e-3)
+
+
+def test_holm_corrects_step_by_step() -> None:
+    # Holm 1979 by hand: 0.01 x 4, 0.02 x 3, max(0.03 x 2, 0.06), max(0.04 x 1, 0.06).
+    assert statistics.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0] and statistics.holm([]) == []
+
+
+def test_ratios_are_means_f1_and_sums_of_them() -> None:
+    assert Ratios.mean([1, 0, 1, 1]).value() == 0.75
+    hits, errors = np.asarray([1.0, 1, 0, 0]), np.asarray([0.0, 0, 1, 0])
+    assert Ratios.ratio(2 * hits, 2 * hits + errors).value() == 0.8  # precision 1, recall 2/3
+    total = Ratios.sum([([1, 1, 0, 0], [1, 1, 0, 0]), ([0, 0, 1, 0], [0, 0, 1, 1])], [100, 100])
+    assert total.value() == 150 and not total.is_share and total.take([2, 3]).value() == 50
+    assert Ratios.ratio([0, 0], [0, 0]).value() == 0 and Ratios.mean([]).n == 0
+
+
+def test_a_statistics_draws_are_those_of_its_own_recomputation() -> None:
+    """The same resampling done the slow way, index by index."""
+    generator = np.random.default_rng(4)
+    scores, clusters = generator.random(60), np.repeat(np.arange(12), 5)
+    draws = Ratios.mean(scores.tolist()).draws(clusters, 50, seed=9)
+    again = np.random.default_rng(9)
+    for draw in draws:
+        chosen = np.concatenate([np.flatnonzero(clusters == k) for k in again.integers(0, 12, 12)])
+        assert draw == pytest.approx(scores[chosen].mean())
 
 
 def test_a_statistic_that_is_no_mean() -> None:

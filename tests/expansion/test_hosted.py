@@ -22,8 +22,8 @@ from llava.expansion.asking.teaching import TeacherSettings, ask_all
 from llava.expansion.gates.form_check import form_check
 from llava.expansion.job import Job, open_job
 from llava.expansion.teachers.completions import failure_of
-from llava.expansion.teachers.failures import redact
 from llava.expansion.teachers.hosted import HostedTeacher
+from llava.redaction import redact
 from llava.stages.expand import STAGE, Inputs, Outputs
 from llava.stages.expand_settings import Settings
 from tests.expansion.serving import RunningTeacher, teacher

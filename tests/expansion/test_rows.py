@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from llava.data.records import read_records
-from llava.errors import DataError, SettingsError
+from llava.errors import DataError, SettingsError, UserError
 from llava.expansion.rows.mixture import load_mixture, mix
 from llava.expansion.rows.naive import naive_rows
 from llava.expansion.rows.regions import region_rows, written_box
@@ -189,3 +189,10 @@ def test_a_row_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with RowFile(str(path)):
         pass
     assert json.loads(path.read_text()) == []
+
+
+@pytest.mark.parametrize("weight", ["1.0e12", ".inf", ".nan", "-1", "9" * 400])
+def test_a_weight_that_no_mixture_can_have_is_refused(weight: str, tmp_path: Path) -> None:
+    (tmp_path / "mixture.yaml").write_text(f"name: x\nparts: [{{data: generated, weight: {weight}}}]\n")
+    with pytest.raises(UserError, match="weight|finite|64 bits"):
+        load_mixture(str(tmp_path / "mixture.yaml"))

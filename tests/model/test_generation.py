@@ -150,3 +150,18 @@ def test_text_unfolds_without_half_characters_and_stops_before_the_stop(tiny_lla
     assert len([piece for piece in pieces if piece]) > 4
     whole = Unfolding(tokenizer, [])
     assert whole.extend(ids, last=True) == text
+
+
+def test_a_token_outside_the_tokenizer_is_no_text(built: Callable[..., tuple[Any, Any]]) -> None:
+    """An embedding table is often larger than its tokenizer (padded to a multiple of 64): such an id may be chosen."""
+    from llava.model.generation import generate
+
+    model, processor = built("llama")
+    size = len(processor.tokenizer)
+    model.resize_token_embeddings(size + 61)
+    with __import__("torch").no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[size + 7] = 1  # with its opposite one of the two is always the largest
+        model.lm_head.weight[size + 8] = -1
+    requests = requests_of(pictures([(48, 48)]))[:3]
+    assert generate(model, processor, requests, max_new_tokens=4) == [""] * 3

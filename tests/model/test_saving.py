@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from llava.errors import SettingsError, StorageError
-from llava.model import lora, saving
+from llava import storage
+from llava.contents import hashes_of
+from llava.errors import SettingsError, StorageError, UserError
+from llava.manifest import Manifest, sha256, write_manifest
+from llava.model import lora, saving, sources
 from llava.model.forward import supervised_logits
 from llava.model.freezing import set_trainable
 from tests.model.batches import make_row, packed
@@ -48,6 +53,15 @@ def test_keys_stay_the_hubs_whatever_came_before(after: str, built: Built, tmp_p
         model = load(str(tmp_path / "first"))
     saving.save_model(model, processor, str(tmp_path / "m"))
     assert keys_of(tmp_path / "m") == json.loads(GOLDEN.read_text())["llava"]
+
+
+def test_a_saved_model_caches_when_it_is_served(built: Built, tmp_path: Path) -> None:
+    """Training turns the key/value cache off, in the language model's part of the configuration, which Llama reads."""
+    model, processor = built("llama")
+    assert model.config.text_config.use_cache is False
+    saving.save_model(model, processor, str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["text_config"].get("use_cache", True) is True
+    assert model.config.text_config.use_cache is False, "and the model at hand stays as it was"
 
 
 FRESH = """
@@ -152,12 +166,51 @@ def test_tied_embeddings_are_written_once(built: Built, tmp_path: Path) -> None:
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 
 
-def test_whole_tensors_may_come_from_elsewhere(built: Built, tmp_path: Path) -> None:
-    """As under ZeRO-3, where the model holds parts only."""
+def test_tensors_are_gathered_one_after_the_other(built: Built, tmp_path: Path) -> None:
     model, processor = built()
-    whole = {name: torch.full_like(tensor, 0.5) for name, tensor in model.state_dict().items()}
-    saving.save_model(model, processor, str(tmp_path / "m"), state_dict=whole)
-    assert all((tensor == 0.5).all() for tensor in load_file(tmp_path / "m" / "model.safetensors").values())
+    held: list[int] = []
+
+    @contextlib.contextmanager
+    def gather(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+        assert not held, "the one before is still whole"
+        held.append(sum(tensor.numel() for tensor in tensors))
+        yield
+        seen.append(held.pop())
+
+    seen: list[int] = []
+    saving.save_model(model, processor, str(tmp_path / "m"), gather=gather)
+    assert max(seen) == max(parameter.numel() for parameter in model.parameters())
+    as_written, seen = seen, []
+    saving.save_model(model, processor, str(tmp_path / "none"), gather=gather, write=False)
+    assert seen == as_written and not (tmp_path / "none").exists()  # all ranks gather the same, one writes
+    again = saving.load_model(str(tmp_path / "m"))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_one_weight_file_exists_beside_its_place_at_a_time(
+    place: str, built: Built, tmp_path: Path, rclone_s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = built()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    at_once: list[int] = []
+    real = storage.upload
+
+    def upload(local: Path, uri: str) -> None:
+        at_once.append(len(list(scratch.rglob("*.safetensors"))))
+        real(local, uri)
+
+    monkeypatch.setattr(storage, "upload", upload)
+    target = f"{rclone_s3.uri}/run/model" if place == "store" else str(tmp_path / "m")
+    saving.save_model(model, processor, target, shard_bytes=60_000)
+    if place == "store":
+        assert len(at_once) > 3 and max(at_once) == 1 and at_once[-1] == 0
+    else:
+        assert all(path.stat().st_mode & 0o044 for path in (tmp_path / "m").glob("*"))  # others may read them
+    again = saving.load_model(target)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
 
 
 def test_missing_weights_are_refused(built: Built, tmp_path: Path) -> None:
@@ -251,3 +304,49 @@ def test_a_deep_projector_carries_its_own_code(built: Built, tmp_path: Path, mon
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     _, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "m", output_loading_info=True)
     assert report["missing_keys"], "the stock class must not take part of a deep projector as if it were whole"
+
+
+def test_one_flipped_bit_of_a_saved_model_is_noticed(built: Any, tmp_path: Path) -> None:
+    model, processor = built()
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    files = hashes_of(tmp_path / "m")
+    write_manifest(str(tmp_path / "m"), Manifest(kind="model", stage="finetune", files=files))
+    saving.load_model(str(tmp_path / "m"))
+    weights = next((tmp_path / "m").glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 0x10
+    weights.write_bytes(data)
+    with pytest.raises(SettingsError, match=f"{weights.name} has sha256 .* its manifest.json says"):
+        saving.load_model(str(tmp_path / "m"))
+
+
+def test_one_flipped_bit_of_a_projector_is_noticed(built: Any, tmp_path: Path) -> None:
+    model, _ = built()
+    saving.save_projector(model, str(tmp_path))
+    path = tmp_path / saving.PROJECTOR_FILE
+    files = {path.name: sha256(path.read_bytes())}
+    write_manifest(str(tmp_path), Manifest(kind="projector", stage="pretrain", files=files))
+    saving.load_projector(model, str(tmp_path))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+    with pytest.raises(StorageError, match="damaged: sha256"):
+        saving.load_projector(model, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe{\x00}\x00", "not UTF-8"),
+        (b"[]", "expected a JSON object"),
+        (b"[" * 50_000, "nested"),
+        (b'{"model_type": "llava", "text_config": {"num_hidden_layers": -1}}', "num_hidden_layers: found -1"),
+        (b'{"model_type": "llava", "text_config": {"hidden_size": 1e999}}', "1e999"),
+        (b'{"model_type": "llava", "vision_config": {"image_size": "336"}}', "image_size: found '336'"),
+    ],
+)
+def test_a_hostile_config_is_refused_with_a_message(text: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(UserError, match=said):
+        saving.load_model(str(tmp_path))
+    with pytest.raises(UserError, match=said):
+        sources.text_config(str(tmp_path))

@@ -12,13 +12,15 @@ import pipeline
 from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
+from llava.local.run import LocalOptions
 from llava.pipelines.checks.preflight import check_run
 from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
 from llava.pipelines.graph import FLOW
-from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
+from llava.pipelines.service import Service
 from llava.stages.stage import load_stage
+from tests.compile_once import compile_once
 from tests.pipelines.kfp_server import KfpServer, kfp_server
 from tests.s3_server import free_port
 
@@ -219,7 +221,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_package(pipeline.build, "full", tmp_path_factory.mktemp("full"), ClusterOptions())[0]
+    return compile_once(pipeline.build, "full", tmp_path_factory.mktemp("full"), ClusterOptions())[0]
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
@@ -227,3 +229,48 @@ def test_what_cannot_run_is_refused_before_a_pod_exists(full: Path, arguments: d
     sound = {"recipe": "tiny", "images_uri": "s3://b/i", "train_accelerators": "1"}
     assert check_run(full, sound) == []
     assert any(said in fault for fault in check_run(full, {**sound, **arguments}))
+
+
+def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(str(tmp_path / "runs"), "run-a", ["expand", "pretrain", "finetune"])
+
+    def interrupted(package: Path, arguments: object, options: LocalOptions) -> None:
+        assert options.root == tmp_path / "runs" and options.artifacts is None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava.local.run.run_package", interrupted)
+    again = ["rerun", "--run", "run-a", "--only", "export", "--local", "--root", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as ended:
+        make_app(pipeline.build)(again, standalone_mode=True)
+    assert ended.value.code == 130
+    assert "pipeline: interrupted; the same command resumes from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("health", "profile"),
+    [
+        ({"commit_sha": "x", "multi_user": True}, "team"),
+        # as the UI answers for the API (frontend/server/handlers/healthz.ts, before it had `multi_user` too)
+        ({"apiServerReady": True, "apiServerMultiUser": True, "frontendTagName": "2.14.0"}, "team"),
+        ({"apiServerReady": True, "apiServerMultiUser": False}, None),
+        ({"multi_user": False}, None),
+    ],
+)
+def test_several_users_are_seen_through_the_ui_as_well(
+    health: dict[str, Any], profile: str | None, server: KfpServer
+) -> None:
+    server.health = health
+    assert Service(server.url, "team").profile == profile
+
+
+def test_images_that_no_digest_pins_are_refused(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAVA_ALLOW_UNPINNED")
+    with pytest.raises(SettingsError, match=r"not pinned by digest: llava-.*:dev.*--allow-unpinned"):
+        call("submit", "--host", server.url, *DATA)
+    assert not server.runs
+    call("submit", "--host", server.url, "--allow-unpinned", *DATA)
+    call("submit", "--host", server.url, "--allow-unpinned", "--service-account", "", *DATA)
+    ours, kubeflows = server.of("POST", "/runs")
+    assert ours["service_account"] == "llava-runner" and not kubeflows.get("service_account")

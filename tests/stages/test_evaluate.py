@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ)
     try:
         deadline = time.monotonic() + 120
-        while len(list(killed.glob("predictions/finetuned.parts/*.jsonl"))) < 5:
+        while len(list(killed.glob("predictions/finetuned-*.parts/*.jsonl"))) < 5:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
     finally:
@@ -131,7 +131,9 @@ def test_predictions_may_lie_in_an_object_store(
         result = run(settings, Inputs(model=f"{rclone_s3.uri}/model"), out)
         assert result.metrics["questions"] == 5
     assert sorted(item.path for item in storage.list_files(out.predictions)) == [
+        "blank.about.json",
         "blank.jsonl",
+        "finetuned.about.json",
         "finetuned.jsonl",
         "manifest.json",
         "summary.json",
@@ -164,7 +166,7 @@ def test_missing_and_broken_pictures_are_counted_and_above_the_threshold_stop_th
 
 
 def test_wrong_settings_say_what_would_be_right(hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="benchmark: found 'wrold'; expected one of .*world"):
+    with pytest.raises(SettingsError, match="benchmark: found 'wrold'; expected one of .*custom"):
         evaluate(hub_model, tiny_world, tiny_world.questions, str(tmp_path), benchmark="wrold")
     with pytest.raises(SettingsError, match="model: "):
         evaluate(HubModel(tmp_path, tmp_path), tiny_world, tiny_world.questions, str(tmp_path))

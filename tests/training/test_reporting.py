@@ -62,12 +62,18 @@ def test_the_page_tells_the_whole_run(tiny_recipe: Path, tiny_world: TinyWorld, 
     assert "<b>gone" not in page
 
 
-def test_long_histories_are_thinned_but_end_where_they_end() -> None:
-    history = [record(step) for step in range(1, 2504)]
-    thin = reporting.thinned(history)
-    assert len(thin) <= reporting.MOST_POINTS + 1
-    assert (thin[0].step, thin[-1].step) == (1, 2503)
-    assert reporting.thinned([]) == []
+def test_a_spike_of_a_long_run_is_in_the_chart(
+    tiny_recipe: Path, tiny_world: TinyWorld, tmp_path: Path, result: Result
+) -> None:
+    """5,198 steps: every sixth of them would leave out step 5,002."""
+    job = make_job("finetune", tiny_recipe, tiny_world, tmp_path)
+    history = [record(step, loss=51.0 if step == 5002 else 1.0) for step in range(1, 5199)]
+    metrics = {"final_loss": 1.0, "padding_share": 0.0, "seconds": 5.0}
+    page = reporting.build_report(job, result.model_copy(update={"history": history, "validations": []}), metrics)
+    line = page.html().partition('<polyline class="line" points="')[2].partition('"')[0]
+    heights = [float(pair.split(",")[1]) for pair in line.split()]
+    assert 100 < len(heights) <= 1000
+    assert sum(height < min(heights) + 20 for height in heights) == 1, "one point at the top, the others at the bottom"
 
 
 def test_rows_left_out_are_listed(tmp_path: Path, result: Result) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from llava.expansion.english import NUMBERS, number_of
+from llava.expansion.english import number_of
 from llava.expansion.gates.base import Sample
 from llava.expansion.gates.nouns import NounFinder
+from llava.written_numbers import NUMBER_WORDS
 
-_NUMBER = rf"(?:{'|'.join(NUMBERS[1:])}|\d{{1,3}})"
+_NUMBER = rf"(?:{'|'.join(NUMBER_WORDS[1:])}|\d{{1,3}})"
 _BEFORE = re.compile(rf"\b({_NUMBER}) ((?:[a-z]+(?:-[a-z]+)*,? ){{0,3}})$", re.IGNORECASE)
 _OTHER = re.compile(r"\b(?:of|or|and|to|on|in|at|by|with|from|near|for|behind|under|inside|into|over)\b", re.IGNORECASE)
 _NEAR = 80  # characters before a thing in which its number is looked for
@@ -105,5 +106,5 @@ def _asks_for_all(question: str) -> bool:
 
 
 def _stated(number: int, word: str, captions: str) -> bool:
-    forms = {str(number), NUMBERS[number] if number < len(NUMBERS) else str(number)}
+    forms = {str(number), NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else str(number)}
     return any(re.search(rf"\b{form} (?:\w+ )?{re.escape(word)}\b", captions) for form in forms)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llava.expansion.english import NUMBERS, plural
+from llava.expansion.english import plural
+from llava.written_numbers import NUMBER_WORDS
 
 _NEGATION = re.compile(
     r"\b(?:no|not|without|neither|nor|never|none|nothing|cannot|absent|missing|lacks?|instead of|rather than|unlike"
@@ -18,7 +19,7 @@ _NEGATION = re.compile(
 _WORD = re.compile(r"(?<![\w-])\w+")
 _INSIDE = re.compile(r"[\w-]")
 _REPLY = re.compile(r"\s*(?:yes|no),\s", re.IGNORECASE)
-_NUMBERED = re.compile(rf"\b(?:{'|'.join(NUMBERS[2:])}|\d{{1,3}}) $")
+_NUMBERED = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS[2:])}|\d{{1,3}}) $")
 _CLAUSE = re.compile(r"[.;:!?\n]|, (?:but|and|while|with|so|there)\b|\bbut\b")
 
 

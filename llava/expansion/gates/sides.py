@@ -6,10 +6,10 @@ import re
 from collections.abc import Container, Sequence
 from itertools import pairwise, zip_longest
 
-from llava.expansion.english import NUMBERS
 from llava.expansion.gates.base import Sample
 from llava.expansion.gates.nouns import Mention, NounFinder
 from llava.expansion.sources.corpus import Box
+from llava.written_numbers import NUMBER_WORDS
 
 _RELATION = re.compile(
     r"^(?: \w+){0,3}? (?:(?:to|on) the (left|right)(?: side| hand side)? of|(above|below|beneath|underneath|under)) "
@@ -37,7 +37,7 @@ _SIDE = re.compile(
 _FIRST_SIDE = re.compile(
     rf"^(?!to\b|towards?\b){_PART}(?! of\b),? "
     r"(?:(?:there )?(?:is|are|stands?|sits?|lies?) |(?:one|you|we) (?:can )?sees? )?"
-    rf"(?:an?|the|some|several|{'|'.join(NUMBERS[1:])}) (?:\w+ )?$",
+    rf"(?:an?|the|some|several|{'|'.join(NUMBER_WORDS[1:])}) (?:\w+ )?$",
     re.IGNORECASE,
 )
 _WHERE = re.compile(

@@ -24,7 +24,11 @@ class Part(Strict):
         description="`generated`, `generated:<kind>`, or path or URI of LLaVA JSON (relative: to the mixture)"
     )
     weight: float = Field(
-        1.0, gt=0, description="Share of its rows; above 1 rows repeat: 2.5 is twice all and once half"
+        1.0,
+        gt=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="Share of its rows; above 1 rows repeat: 2.5 is twice all and once half",
     )
     limit: int | None = Field(None, ge=1, description="At most so many rows after weighting")
     image_root: str = Field("", description="Put before each image path, e.g. gqa/images")

@@ -11,8 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from llava import storage
-
-IMAGE_TOKEN = "<image>"
+from llava.config import IMAGE_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from pathlib import PurePosixPath
 
 from llava import storage
+from llava.config import IMAGE_TOKEN
 from llava.errors import StorageError
 from llava.expansion.rows.assembly import Result
 from llava.expansion.rows.row import Row
@@ -75,7 +76,7 @@ def _card(
 def _turns(row: Row) -> list[str]:
     lines = []
     for human, answer in row.turns:
-        question = " ".join(human.replace("<image>", "").split())
+        question = " ".join(human.replace(IMAGE_TOKEN, "").split())
         lines += [f"Q: {question}" if question else "", f"A: {answer}"]
     return lines
 

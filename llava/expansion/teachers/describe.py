@@ -6,7 +6,8 @@ import random
 from collections import Counter
 
 from llava.expansion.teachers.scene import Region, Scene, Thing
-from llava.expansion.teachers.words import NUMBERS, enumerate_items, place_phrase, plural, with_article
+from llava.expansion.teachers.words import enumerate_items, place_phrase, plural, with_article
+from llava.written_numbers import NUMBER_WORDS
 
 _FEWEST_WORDS = 8
 
@@ -16,7 +17,7 @@ def describe(scene: Scene, rng: random.Random) -> str:
     if scene.complete:
         number = len(scene.things)
         items = enumerate_items([_item(thing) for thing in rng.sample(scene.things, number)])
-        counted = f"There is {NUMBERS[1]} shape" if number == 1 else f"There are {NUMBERS[number]} shapes"
+        counted = f"There is {NUMBER_WORDS[1]} shape" if number == 1 else f"There are {NUMBER_WORDS[number]} shapes"
         return f"{counted}: {items}."
     sentences = list(dict.fromkeys(_sentence(caption) for caption in sorted(scene.captions, key=len, reverse=True)))[:2]
     sentences += _boxes(scene.regions)
@@ -40,8 +41,8 @@ def _boxes(regions: list[Region]) -> list[str]:
         if number == 1:
             region = next(region for region in regions if region.category == category)
             sentences.append(f"There is {with_article(category)} {place_phrase(cell(region))}.")
-        elif number < len(NUMBERS):
-            sentences.append(f"There are {NUMBERS[number]} {plural(category)}.")
+        elif number < len(NUMBER_WORDS):
+            sentences.append(f"There are {NUMBER_WORDS[number]} {plural(category)}.")
         else:
             sentences.append(f"There are many {plural(category)}.")
     return sentences

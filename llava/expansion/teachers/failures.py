@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Literal
 
 from llava.expansion.teachers.base import Usage
+from llava.redaction import redact
 
 FailureClass = Literal["retry", "drop", "reject", "stop"]
 """`retry`: the same request may succeed later; `drop`: this request never will, because of its content; `reject`: this
@@ -51,16 +50,3 @@ class TeacherFailure(Exception):
         self.billed = billed
         self.usage = usage
         self.suspect = suspect
-
-
-_SECRETS = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-*]{6,}|(?i:bearer)\s+[^\s\"']{6,}|(?<=://)[^/\s@]+:[^/\s@]+@")
-_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "AWS_SECRET_ACCESS_KEY")
-
-
-def redact(text: str) -> str:
-    """`text` without API keys, bearer tokens and passwords in URLs; servers echo them in error messages."""
-    for name in _KEYS:
-        value = os.environ.get(name, "")
-        if len(value) >= 4:
-            text = text.replace(value, "[redacted]")
-    return _SECRETS.sub("[redacted]", text)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from llava.expansion.teachers import words
 from llava.expansion.teachers.describe import cell
 from llava.expansion.teachers.scene import Region, Scene, Thing
+from llava.written_numbers import NUMBER_WORDS
 
 Pair = tuple[str, str]
 Asker = Callable[[Scene, random.Random], list[Pair]]
@@ -111,7 +112,7 @@ def _size(scene: Scene, rng: random.Random) -> list[Pair]:
 
 
 def _count_all(scene: Scene, rng: random.Random) -> list[Pair]:
-    return [("How many shapes are there?", words.NUMBERS[len(scene.things)])] if scene.complete else []
+    return [("How many shapes are there?", NUMBER_WORDS[len(scene.things)])] if scene.complete else []
 
 
 def _count_noun(scene: Scene, rng: random.Random) -> list[Pair]:
@@ -120,7 +121,7 @@ def _count_noun(scene: Scene, rng: random.Random) -> list[Pair]:
         counts = {noun: nouns.count(noun) for noun in dict.fromkeys(nouns)}
     else:
         counts = {noun: number for noun, number in scene.counts.items() if noun != "shape"}
-    return [(f"How many {words.plural(noun)} are there?", words.NUMBERS[number]) for noun, number in counts.items()]
+    return [(f"How many {words.plural(noun)} are there?", NUMBER_WORDS[number]) for noun, number in counts.items()]
 
 
 def _count_colour(scene: Scene, rng: random.Random) -> list[Pair]:
@@ -128,7 +129,7 @@ def _count_colour(scene: Scene, rng: random.Random) -> list[Pair]:
         return []
     colours = [thing.colour for thing in scene.things]
     return [
-        (f"How many {colour} shapes are there?", words.NUMBERS[colours.count(colour)])
+        (f"How many {colour} shapes are there?", NUMBER_WORDS[colours.count(colour)])
         for colour in dict.fromkeys(colours)
     ]
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from llava.expansion.teachers import words
+from llava.written_numbers import NUMBER_WORDS
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ _SIZES = {"small": "small", "little": "small", "tiny": "small", "large": "large"
 
 _COLOURS = frozenset(words.COLOURS)
 _FIRST_WORDS = {noun.split()[0] for noun in (*words.KNOWN_NOUNS, *words.PLURALS, "shape")}
-_COUNTS = {word: number for number, word in enumerate(words.NUMBERS) if number}
+_COUNTS = {word: number for number, word in enumerate(NUMBER_WORDS) if number}
 
 
 def read_scene(context: str) -> Scene:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llava.expansion.english import NUMBERS as NUMBERS
 from llava.expansion.english import plural as plural
 
 COLOURS = (

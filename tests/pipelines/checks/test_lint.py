@@ -12,16 +12,16 @@ import yaml
 
 import pipeline
 from llava.pipelines.checks.lint import RULES, lint, unpinned
-from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
+from tests.compile_once import compile_once
 
 Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
-    """The compiled `from-finetune`: containers, importers, accelerators, every kind of thing the rules look at."""
-    path, _ = compile_package(pipeline.build, "from-finetune", tmp_path_factory.mktemp("sound"), ClusterOptions())
+    """The compiled `from-finetune`: containers, inputs by URI, accelerators, every kind of thing the rules look at."""
+    path, _ = compile_once(pipeline.build, "from-finetune", tmp_path_factory.mktemp("sound"), ClusterOptions())
     return list(yaml.safe_load_all(path.read_text()))
 
 
@@ -52,17 +52,34 @@ def integer_accelerators(spec: Document, platform: Document) -> None:
     spec["root"]["inputDefinitions"]["parameters"]["train_accelerators"]["parameterType"] = "NUMBER_INTEGER"
 
 
+def with_importer(spec: Document) -> Document:
+    """An importer as kfp 2.17 compiles one; our packages have none."""
+    inputs = {"parameters": {"uri": {"parameterType": "STRING"}}}
+    spec["components"]["comp-importer"] = {"executorLabel": "exec-importer", "inputDefinitions": inputs}
+    kind = {"schemaTitle": "system.Model", "schemaVersion": "0.0.1"}
+    importer = {"artifactUri": {"runtimeParameter": "uri"}, "typeSchema": kind}
+    spec["deploymentSpec"]["executors"]["exec-importer"] = {"importer": importer}
+    task: Document = {
+        "componentRef": {"name": "comp-importer"},
+        "inputs": {"parameters": {"uri": {"componentInputParameter": "projector_uri"}}},
+        "taskInfo": {"name": "importer"},
+    }
+    spec["root"]["dag"]["tasks"]["importer"] = task
+    return task
+
+
 def computed_importer(spec: Document, platform: Document) -> None:
-    task = spec["root"]["dag"]["tasks"]["importer"]
+    task = with_importer(spec)
     task["inputs"]["parameters"]["uri"] = {"taskOutputParameter": {"producerTask": "x", "outputParameterKey": "y"}}
 
 
 def reimport(spec: Document, platform: Document) -> None:
+    with_importer(spec)
     spec["deploymentSpec"]["executors"]["exec-importer"]["importer"]["reimport"] = True
 
 
 def renamed_importer(spec: Document, platform: Document) -> None:
-    spec["root"]["dag"]["tasks"]["importer"]["taskInfo"]["name"] = "expand: instruct_data"
+    with_importer(spec)["taskInfo"]["name"] = "expand: instruct_data"
 
 
 def short_window(spec: Document, platform: Document) -> None:
@@ -71,7 +88,7 @@ def short_window(spec: Document, platform: Document) -> None:
 
 def one_of(spec: Document, platform: Document) -> None:
     selectors = spec["root"]["dag"]["outputs"]["artifacts"]["model"]["artifactSelectors"]
-    selectors.append({"producerSubtask": "importer", "outputArtifactKey": "artifact"})
+    selectors.append({"producerSubtask": "evaluate", "outputArtifactKey": "predictions"})
 
 
 def artifact_list(spec: Document, platform: Document) -> None:
@@ -155,6 +172,14 @@ def test_a_trap_is_found_by_its_rule(
     path.write_text(yaml.safe_dump_all([spec, platform]))
     faults = lint(path)
     assert any(fault.startswith(f"{rule}: ") for fault in faults), faults
+
+
+def test_an_importer_under_its_own_key_is_sound(sound: list[Document], tmp_path: Path) -> None:
+    spec, platform = copy.deepcopy(sound)
+    with_importer(spec)
+    path = tmp_path / "package.yaml"
+    path.write_text(yaml.safe_dump_all([spec, platform]))
+    assert lint(path) == []
 
 
 def test_unpinned_images_are_named(sound: list[Document], tmp_path: Path) -> None:
