@@ -56,7 +56,7 @@ def check(
 
     file = read_records(data)
     encoder, preprocessor = _encoding(recipe, stage, overrides) if recipe else (None, None)
-    source = ImageSource(images, cache_bytes=0)
+    source = ImageSource(images, cache_bytes=0, places=file.places)
     with _progress("data check") as progress:
         result = check_rows(
             file,
@@ -104,7 +104,7 @@ def pack(
                 f" allows; the last: {error}"
             ) from error
 
-    source = ImageSource(images, cache_bytes=0)
+    source = ImageSource(images, cache_bytes=0, places=file.places)
     with _progress("data pack") as progress:
         index = pack_images(
             refs,

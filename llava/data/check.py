@@ -145,6 +145,7 @@ def check_rows(
                 result.notes["as-long-as-max-length"] += 1
             if marked:
                 result.notes["role-marker-in-text"] += 1
+    result.problems = [file.placed(problem) for problem in result.problems]
     result.facts = RowFacts(*np.array(facts, dtype=np.int32).reshape(-1, 3).T)
     return result
 

@@ -10,11 +10,12 @@ Remote bytes pass through a disk cache of bounded size, shared by the threads of
 
 from __future__ import annotations
 
+import base64
 import errno
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +53,7 @@ class ImageSource:
         anywhere: read whatever a reference names: for references that a person gave, never for those of rows.
         cache_bytes: size of the disk cache for remote images; 0 for none; None: LLAVA_IMAGE_CACHE_GB (10^9 bytes),
             default 8. Never more than half of what the disk has free.
+        places: name -> tar, for the references that the rows' reader itself made (`RecordFile.places`).
         cache_folder: where the cache stands; default a temporary folder that goes with the process.
 
     Raises:
@@ -65,10 +67,12 @@ class ImageSource:
         anywhere: bool = False,
         cache_bytes: int | None = None,
         cache_folder: str | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> None:
         self.images_uri = images_uri
         self.anywhere = anywhere
-        self._roots = Roots(images_uri, anywhere=anywhere)
+        self.places = dict(places or {})
+        self._roots = Roots(images_uri, anywhere=anywhere, places=self.places)
         self._cache_bytes = _cache_bytes_from_environment() if cache_bytes is None else cache_bytes
         self._cache_folder = cache_folder
         self._lock = threading.Lock()
@@ -130,6 +134,8 @@ class ImageSource:
         return data
 
     def _place(self, ref: str) -> _Place:
+        if ref.startswith("data:"):
+            return _Place(ref)
         uri = self._roots.resolve(ref)
         index = self._shards() if self._roots.first and "://" not in ref and not ref.startswith("/") else None
         if index is not None:
@@ -145,6 +151,8 @@ class ImageSource:
         return _Place(uri)
 
     def _fetch(self, ref: str, place: _Place) -> bytes:
+        if place.uri.startswith("data:"):
+            return _of_data_uri(ref)
         self._roots.check_links(ref, place.uri)
 
         def whole() -> bytes:
@@ -183,12 +191,24 @@ class ImageSource:
         return {
             "images_uri": self.images_uri,
             "anywhere": self.anywhere,
+            "places": self.places,
             "cache_bytes": self._cache_bytes,
             "cache_folder": self._cache_folder,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _of_data_uri(ref: str) -> bytes:
+    """The bytes that a reference holds itself: `data:image/png;base64,...`."""
+    head, comma, body = ref.partition(",")
+    try:
+        if comma and head.endswith(";base64"):
+            return base64.b64decode(body, validate=True)
+    except ValueError:
+        pass
+    raise ImageError(f"{ref[:40]}...", "image-path", "is no image in base64", "data:image/png;base64,...")
 
 
 def _size_by_ends(ref: str, place: _Place) -> tuple[int, int] | None:

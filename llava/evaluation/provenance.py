@@ -23,7 +23,11 @@ def data_hash(questions: Sequence[Question]) -> str:
 
 
 def facts(
-    models: Mapping[str, str], questions: Mapping[str, tuple[str, Sequence[Question]]], engine: str, report_uri: str
+    models: Mapping[str, str],
+    questions: Mapping[str, tuple[str, Sequence[Question]]],
+    engine: str,
+    report_uri: str,
+    spent: Mapping[str, float],
 ) -> list[Fact]:
     """Lines for a report.
 
@@ -32,6 +36,7 @@ def facts(
         questions: per benchmark, where they are from, and they.
         engine: who computed the answers.
         report_uri: where the report goes; places beside it become links.
+        spent: name -> amount.
     """
     lines: list[Fact] = [("date", _date(time.time()), ""), ("code", _code(), ""), ("engine", engine, "")]
     for name, (uri, items) in questions.items():
@@ -39,7 +44,7 @@ def facts(
         lines.append((f"questions: {name}", value, _link(uri, report_uri)))
     for name, uri in models.items():
         lines += _made_of(name, uri, report_uri, 0)
-    return lines
+    return [*lines, *((name.replace("_", " "), f"{amount:.2f}", "") for name, amount in spent.items())]
 
 
 def code_facts() -> dict[str, str]:

@@ -6,7 +6,7 @@ several processes where there are several GPUs); then answers are scored, kept, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llava import storage
@@ -43,6 +43,7 @@ class Job:
         ranks: processes that share the questions.
         predictions: folder for the answers.
         report: URI of the page.
+        spent: what has been spent when the page is written: name -> amount.
     """
 
     suite: Suite
@@ -56,6 +57,7 @@ class Job:
     ranks: int
     predictions: str
     report: str
+    spent: Callable[[], Mapping[str, float]] = dict
 
 
 def evaluate(job: Job, telemetry: Telemetry) -> dict[str, float]:
@@ -100,6 +102,7 @@ def evaluate(job: Job, telemetry: Telemetry) -> dict[str, float]:
             {work.key: (work.uri, work.questions) for work in works},
             results[0].answered[0].engine,
             job.report,
+            job.spent(),
         ),
     )
     page.write(job.report)

@@ -13,7 +13,7 @@ import torch
 
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
-from llava.model import attention, projector, sources, special_tokens
+from llava.model import attention, projector, projector_kinds, sources, special_tokens
 from llava.model.deep_projector import DeepLlavaConfig, DeepLlavaForConditionalGeneration
 from llava.model.partitions import whole_shape
 from llava.model.processor import build_processor, default_pinpoints
@@ -110,7 +110,7 @@ def _join_configs(
 ) -> LlavaConfig | LlavaNextConfig:
     from transformers import LlavaConfig, LlavaNextConfig
 
-    projector.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
+    projector_kinds.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
     layers = vision.num_hidden_layers
     layer = recipe.vision_feature_layer
     # The stock class takes 0 for "none chosen" and fails, so a checkpoint with it could not be served.
@@ -129,12 +129,12 @@ def _join_configs(
         "text_config": text,
         "image_token_index": special_tokens.image_token_id(tokenizer),
         "image_seq_length": patches + (recipe.vision_feature_select_strategy == "full"),
-        "projector_hidden_act": projector.hidden_act(recipe.projector),
+        "projector_hidden_act": projector_kinds.hidden_act(recipe.projector),
         "vision_feature_layer": recipe.vision_feature_layer,
         "vision_feature_select_strategy": recipe.vision_feature_select_strategy,
         "tie_word_embeddings": text.tie_word_embeddings,
     }
-    depth = projector.depth_of(recipe.projector)
+    depth = projector_kinds.depth_of(recipe.projector)
     if recipe.architecture == "llava_next":
         if depth > 2:
             raise SettingsError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llava.config import IMAGE_TOKEN
+from llava.config import IMAGE_TOKEN, ROUND_ROWS_TO
 from llava.errors import SettingsError
 from llava.model.partitions import whole, whole_shape
 from llava.model.sources import resolve
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PAD_TOKEN = "<pad>"
-ROUND_ROWS_TO = 64
 
 
 def load_tokenizer(language_model: str) -> PreTrainedTokenizerBase:

@@ -19,6 +19,7 @@ from llava.pipelines.checks.spec import read_spec
 from llava.pipelines.graph import parameter_name, plan_package
 from llava.pipelines.options import package_of, pairs, read_parameters
 from llava.pipelines.package import compile_package
+from llava.pipelines.parameters import require_sound_run
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
 from llava.pipelines.values import check_arguments
@@ -58,10 +59,11 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
+        arguments = require_sound_run(package, read_parameters(params, param), here=False)
+        service = Service(host, namespace)
         compiled, loose = compile_package(build, package, PACKAGES, options, images)
         require_pinned_images(loose, allow_unpinned)
-        arguments = checked(compiled, read_parameters(params, param))
-        service = Service(host, namespace)
+        arguments = checked(compiled, arguments)
         request = RunRequest(compiled, arguments, namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}"
@@ -123,7 +125,6 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         context: opt.ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
-        from llava.local.run import LocalOptions
         from llava.pipelines.earlier import find_run, pick
         from llava.pipelines.lookup import look_up
 
@@ -162,9 +163,13 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         for uri in resumed.values():
             typer.echo(f"{'checkpoints':<16} {uri}")
         if service is None:
+            from llava.local.run import LocalOptions
+
             artifacts = place if storage.is_remote(place) else None
+            arguments = require_sound_run(package, arguments, here=True)
             run_here(compiled, arguments, LocalOptions(root=folder, artifacts=artifacts, cache=cache))
             return
+        arguments = require_sound_run(package, arguments, here=False)
         request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} of {run}"

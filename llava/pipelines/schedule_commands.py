@@ -14,6 +14,7 @@ from llava.pipelines import options as opt
 from llava.pipelines.checks.cluster_check import RunRequest
 from llava.pipelines.options import pairs, read_parameters
 from llava.pipelines.package import compile_package
+from llava.pipelines.parameters import require_sound_run
 from llava.pipelines.remote_commands import PACKAGES, ask_cluster, checked, require_pinned_images
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service
@@ -63,10 +64,11 @@ def add_schedule(app: typer.Typer, build: opt.Build) -> None:
         fields = cron.kubeflow_cron(expression)
         began, ends = _window(expression, start, end, catch_up)
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
+        arguments = require_sound_run(package, read_parameters(params, param), here=False)
+        service = Service(host, namespace)
         compiled, loose = compile_package(build, package, PACKAGES, options, images)
         require_pinned_images(loose, allow_unpinned)
-        arguments = checked(compiled, read_parameters(params, param))
-        service = Service(host, namespace)
+        arguments = checked(compiled, arguments)
         ask_cluster(RunRequest(compiled, arguments, namespace, service_account or None, queue), cluster_check, context)
         made = service.ask(
             lambda client: client.create_recurring_run(

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from llava import storage
 from llava.manifest import Manifest, write_manifest
+from llava.stages import spending
 from llava.stages.stage import Stage, StageInputs, StageOutputs, StageResult, StageSettings, output
 from llava.telemetry import Telemetry
 
@@ -117,6 +118,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         ranks=1 if one else rank_count(settings.processes),
         predictions=outputs.predictions,
         report=outputs.report,
+        spent=lambda: spending.spent_so_far(time.monotonic() - began),
     )
     with Telemetry("evaluate", os.environ.get("LLAVA_RUN", "")) as telemetry:
         metrics = evaluate(job, telemetry) | {"seconds": time.monotonic() - began}

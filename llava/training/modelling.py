@@ -80,7 +80,9 @@ def cut_over_ranks(recipe: TrainRecipe, world_size: int) -> Iterator[None]:
     One rank reads (out of mapped files) and hands round; none ever holds more than its part and one tensor, so that a
     model larger than a GPU, and larger than a node's memory shared among its ranks, can be loaded.
     """
-    import_deepspeed()
+    deepspeed = import_deepspeed()
+    # DeepSpeed counts ranks by its own view of the process group, which the engine would only make later.
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     held = HfDeepSpeedConfig(make_config(recipe, world_size))  # transformers only keeps a weak reference

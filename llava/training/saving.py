@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llava.training.engine import Engine
@@ -23,3 +24,21 @@ def save(job: Job, engine: Engine, model: Any, processor: Any, rank: int) -> Non
     with engine.whole(list(projector_tensors(model).values())):
         if rank == 0:
             save_projector(model, job.output_uri)
+
+
+def rehearse(job: Job, engine: Engine, model: Any, rank: int) -> None:
+    """What `save` asks of the ranks and of memory, and nothing written: every tensor gathered, the largest merged and
+    brought to the host; collective.
+    """
+    from llava.model.lora import merged_tensors
+    from llava.model.saving import projector_tensors
+
+    if job.stage == "pretrain":
+        with engine.whole(list(projector_tensors(model).values())):
+            return
+    pieces = merged_tensors(model)
+    largest = max(pieces, key=lambda piece: math.prod(piece.shape)).name
+    for piece in pieces:
+        with engine.whole(piece.sources):
+            if rank == 0 and piece.name == largest:
+                piece.make().cpu()

@@ -24,6 +24,7 @@ from llava.data.images import ImageSource
 from llava.data.labels import RowEncoder
 from llava.data.preprocess import Preprocessor
 from llava.data.records import Record, RecordFile, read_records
+from llava.data.row_sources import JSON, form_of
 from llava.data.templates import get_template
 from llava.errors import DataError, RowError
 from llava.model.node_copies import node_file
@@ -124,8 +125,8 @@ def load_rows(
     encoder = RowEncoder(get_template(recipe.template), processor.tokenizer, max_length=recipe.max_length)
     preprocessor = Preprocessor.from_processor(processor)
     preprocess = DevicePreprocessor(preprocessor.settings, device) if recipe.device_preprocess else None
-    images = ImageSource(job.images_uri)
     file = _read_by_all(job)
+    images = ImageSource(job.images_uri, places=file.places)
     checked = _checked(job, file, images, encoder, preprocessor, telemetry)
     everything = LazySupervisedDataset(
         file.records,
@@ -165,7 +166,7 @@ def _read_by_all(job: Job) -> RecordFile:
     """
 
     def read(_: object) -> RecordFile:
-        if storage.is_remote(job.data_uri):
+        if storage.is_remote(job.data_uri) and form_of(job.data_uri) == JSON and storage.size(job.data_uri) is not None:
             return read_records(job.data_uri, node_file(job.data_uri).read_bytes())
         return read_records(job.data_uri)
 

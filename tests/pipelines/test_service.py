@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import pipeline
 from llava import storage
+from llava.config import bundled_recipes
 from llava.errors import SettingsError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.local.run import LocalOptions
@@ -216,6 +218,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "fewer rows than the 512 ranks of 64 nodes with 8 processes each",
     ),
     ({"expand_annotations_uri": "x" * 10_001}, "all parameters take"),
+    (
+        {"recipe": "llava-v1.5-7b", "train_accelerators": "8"},
+        "train_memory: found '64Gi'; finetune of recipe llava-v1.5-7b on 8 ranks a node needs",
+    ),
+    (
+        {
+            "recipe": "llava-v1.5-13b",
+            "finetune_overrides": '{"finetune.nodes": 2}',
+            "train_accelerators": "0",
+            "train_job": '{"accelerators": 8, "memory": "400Gi", "scratch": "20Gi"}',
+        },
+        "train_job.scratch: found '20Gi'; finetune of recipe llava-v1.5-13b on 8 ranks a node needs",
+    ),
 ]
 
 
@@ -231,10 +246,28 @@ def test_what_cannot_run_is_refused_before_a_pod_exists(full: Path, arguments: d
     assert any(said in fault for fault in check_run(full, {**sound, **arguments}))
 
 
+def test_what_is_asked_of_a_node_by_default_holds_the_bundled_recipes(full: Path) -> None:
+    """Volumes are set when a package is compiled: they hold any bundled recipe on 8 GPUs. Memory is a parameter: its
+    default holds what fits one GPU, and a refusal names what the others need.
+    """
+    for name in bundled_recipes():
+        values = {"recipe": name, "images_uri": "s3://b/i", "train_accelerators": "8"}
+        faults = check_run(full, values)
+        assert not [fault for fault in faults if not fault.startswith("train_memory")], name
+        for fault in faults:
+            enough = re.search(r'expected at least "(\d+Gi)"', fault)
+            assert enough is not None
+            assert fault not in check_run(full, {**values, "train_memory": enough[1]})
+        if name.endswith("-lora"):
+            assert check_run(full, {**values, "train_accelerators": "1"}) == [], name
+
+
 def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave(str(tmp_path / "runs"), "run-a", ["expand", "pretrain", "finetune"])
+    for model in (tmp_path / "runs").rglob("finetune/*/model"):
+        (model / "config.json").write_text("{}")
 
     def interrupted(package: Path, arguments: object, options: LocalOptions) -> None:
         assert options.root == tmp_path / "runs" and options.artifacts is None

@@ -61,11 +61,18 @@ LIST_TRAINJOBS = Right("list", "trainjobs", "trainer.kubeflow.org")
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod of a stage. `phase` is Kubernetes' (Pending, Running, Succeeded, Failed)."""
+    """One pod of a stage.
+
+    Attributes:
+        name, uid: its own.
+        phase: Kubernetes' (Pending, Running, Succeeded, Failed).
+        why: what it waits for, as Kubernetes says it: ImagePullBackOff and the image, what no node has; empty: nothing.
+    """
 
     name: str
     uid: str
     phase: str
+    why: str = ""
 
 
 class Pods(Cluster):
@@ -126,7 +133,7 @@ class Pods(Cluster):
             lambda: client.CoreV1Api(self._client).list_namespaced_pod(self.namespace, label_selector=labels)
         )
         return [
-            Pod(item.metadata.name, item.metadata.uid, item.status.phase)
+            Pod(item.metadata.name, item.metadata.uid, item.status.phase, _why_waiting(item.status))
             for item in listed.items
             if ending or item.metadata.deletion_timestamp is None
         ]
@@ -193,3 +200,15 @@ class Pods(Cluster):
             raise kind(f"{self.where} refused ({error.status} {said})") from error
         except (HTTPError, OSError) as error:
             raise NotAsked(f"{self.where}: no answer: {' '.join(str(error).split())[:300]}") from error
+
+
+def _why_waiting(status: Any) -> str:
+    """From the conditions and container states of a V1PodStatus."""
+    for condition in status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"{condition.reason}: {condition.message or ''}".strip(": ")
+    for container in [*(status.init_container_statuses or []), *(status.container_statuses or [])]:
+        waiting = container.state and container.state.waiting
+        if waiting and waiting.reason not in ("ContainerCreating", "PodInitializing"):
+            return f"{waiting.reason}: {waiting.message or ''}".strip(": ")[:200]
+    return ""

@@ -117,7 +117,11 @@ class Runs:
     def where(self, run: str) -> str:
         """What is known of a run that is under way: its state, and its pods' phases."""
         state = self._state(run)[0]
-        pods = [f"{pod.name} {pod.phase}" for pod in self.pods.of(run)] if self.pods else []
+        pods = (
+            [f"{pod.name} {pod.phase}{f' ({pod.why})' if pod.why else ''}" for pod in self.pods.of(run)]
+            if self.pods
+            else []
+        )
         return "; ".join([state, *pods])
 
     def records(self, run: str) -> list[OutputRecord]:

@@ -62,6 +62,7 @@ class SimulatedKubeflow(KfpServer):
     executed: list[list[str]] = field(default_factory=list)
     writable: bool = True
     last_words: str = ""
+    late: int = 0
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -111,6 +112,7 @@ class SimulatedKubeflow(KfpServer):
     def _gone(self, pod: str) -> None:
         if self.ending_s:
             storage.write_text(storage.join(self.last_words, "late"), "written by a pod that was told to end")
+            self.late += 1
         self.pods.pop(pod, None)
 
     def _work(self, run: dict[str, Any]) -> None:

@@ -187,6 +187,34 @@ def test_a_run_that_never_ends(cluster: SimulatedKubeflow, bucket: S3Server, mon
     assert not cluster.runs
 
 
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (
+            {"containerStatuses": [{"name": "main", "image": "r/llava-train:dev", "imageID": "", "ready": False,
+                "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff",
+                "message": 'Back-off pulling image "r/llava-train:dev"'}}}]},
+            'ImagePullBackOff: Back-off pulling image "r/llava-train:dev"',
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                             "message": "0/2 nodes are available: 2 Insufficient memory."}]},
+            "Unschedulable: 0/2 nodes are available: 2 Insufficient memory.",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_pod_waits_for_is_said(
+    status: dict[str, Any], why: str, cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(self: SimulatedKubeflow, run: dict[str, Any]) -> None:
+        self._pod(run["run_id"], "expand", 0)["status"] = {"phase": "Pending", **status}
+
+    monkeypatch.setattr(SimulatedKubeflow, "_work", waits)
+    monkeypatch.setattr("llava.pipelines.clustertest.runs._GONE_S", 0.1)
+    _, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.1")
+    assert f"llava-run-1-expand-0 Pending ({why})" in rows["full"]["seen"]
+
+
 def test_without_rights_on_pods(
     cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,10 +322,17 @@ def test_a_run_whose_start_was_not_answered_is_removed_too(cluster: SimulatedKub
     assert not cluster.runs and not cluster.experiments and not left_in(bucket)
 
 
-def test_what_ending_pods_still_write_is_removed_too(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
-    cluster.ending_s = 0.5
-    code, _ = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "bad-input")
-    assert code == 0
+def test_what_ending_pods_still_write_is_removed_too(
+    cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never_ends(self: SimulatedKubeflow, run: dict[str, Any]) -> None:
+        self.last_words = run["runtime_config"]["pipeline_root"]
+        self._pod(run["run_id"], "expand", 0)
+
+    monkeypatch.setattr(SimulatedKubeflow, "_work", never_ends)
+    cluster.ending_s = 1.0
+    code, _ = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.1")
+    assert code == 1 and cluster.late == 1
     assert not left_in(bucket) and not cluster.pods
 
 
