@@ -41,7 +41,8 @@ _STEMS = (
     "let me", "feel free", "hope ", "trust ", "happy to", "glad to", "question", "anything else", "request", "instruct",
     "asked", "specifi", "format", "style", "form", "structure", "example", "guideline", "prompt", "rules", "template",
     "as if", "as though", "i've", "i’ve", "i have", "i will", "i'll", "i’ll", "i would", "i'd", "i’d", "i can", "you ",
-    "description", "answer", "paragraph", "conversation", "dialogue", "reply", "response", "summary", "version", "note:",
+    "description", "answer", "paragraph", "conversation", "dialogue", "reply", "response", "summary",
+    "version", "note:",
     "p.s", "ps:", "ps.", "thank",
 )  # fmt: skip
 

@@ -62,8 +62,10 @@ _LEAK = re.compile(
 # What any leak has at least one of; looking for these is many times quicker than the expression above.
 _STEMS = (
     "caption", "descri", "sentence", "statement", "annot", "detect", "data", "label", "context", "input", "prompt",
-    "inform", "detail", "text", "passage", "paragraph", "line", "bullet", "list", "mention", "stated", "noted", "specif",
-    "provid", "given", "gave", "told", "said", "wrote", "written", "suppl", "indicat", "includ", "tagged", "shot", "truth",
+    "inform", "detail", "text", "passage", "paragraph", "line", "bullet", "list", "mention", "stated",
+    "noted", "specif",
+    "provid", "given", "gave", "told", "said", "wrote", "written", "suppl", "indicat", "includ", "tagged",
+    "shot", "truth",
     "from what you", "what you", "object ",
 )  # fmt: skip
 _PROMPT_WORDS = 12

@@ -40,8 +40,10 @@ _REFUSAL = re.compile(
 )
 # What any refusal has at least one of; looking for these is many times quicker than the expression above.
 _STEMS = (
-    "sorry", "unable", "not able", "afraid", "apolog", "regret", "can't", "can’t", "cannot", "can not", "won't", "won’t",
-    "don't", "don’t", "do not", "does not", "doesn't", "doesn’t", "declin", "refus", "refrain", "as a", "polic", "openai",
+    "sorry", "unable", "not able", "afraid", "apolog", "regret", "can't", "can’t", "cannot", "can not",
+    "won't", "won’t",
+    "don't", "don’t", "do not", "does not", "doesn't", "doesn’t", "declin", "refus", "refrain", "as a",
+    "polic", "openai",
     "chatgpt", "my ", "privacy", "safety", "ethical", "legal", "security", "enough", "sufficient", "possible", "please",
     "you ", "access", "image", "picture", "photo", "unfortunate", "will not", "must not", "may not", "rather",
     "prefer", "not allowed", "not permitted", "not authori", "not comfort", "not program", "not design", "not capable",
