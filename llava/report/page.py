@@ -133,6 +133,15 @@ class Report:
             body += Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, text)
         return self._add(title, Markup('<div class="scroll"><table class="facts">{}</table></div>').format(body))
 
+    def links(self, title: str, links: Sequence[tuple[str, str]]) -> Report:
+        """Add links; nothing is fetched until a reader follows one.
+
+        Args:
+            links: (text, address), the address relative to the page's own place or a URI.
+        """
+        items = Markup("").join(Markup('<li><a href="{}">{}</a></li>').format(href, text) for text, href in links)
+        return self._add(title, Markup("<ul>{}</ul>").format(items))
+
     def raw(self, title: str, html: str, *, scripts: bool = False) -> Report:
         """HTML taken as it is: the caller has escaped whatever came from outside.
 
