@@ -3,6 +3,7 @@
 #   make demo ROOT=s3://bucket/p  the same, artifacts in an S3-compatible store
 #   make test                     the whole suite, but what needs Docker
 #   make test-fast                without the slow part: a few minutes on two cores
+#   make coverage                 test-fast, and what of the package it reaches
 #   make check                    lint, format, types, floors
 #   make base-models              train the demo's small CLIP and Llama again (demo/base)
 #   make install                  only the environment, .venv
@@ -73,6 +74,11 @@ test: $(STAMP)
 .PHONY: test-fast
 test-fast: $(STAMP)
 	@$(PYTEST) -m "not docker and not slow" $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: export OMP_NUM_THREADS ?= 1
+coverage: $(STAMP)
+	@$(PYTEST) -m "not docker and not slow" --cov --cov-report=term:skip-covered --cov-report=xml:build/coverage.xml $(PYTEST_ARGS)
 
 .PHONY: test-docker
 test-docker: $(STAMP)

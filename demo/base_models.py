@@ -30,11 +30,11 @@ QUICK_CLIP = ClipPlan(width=32, layers=2, heads=2, text_layers=1, projection=32,
 QUICK_LANGUAGE_MODEL = LanguageModelPlan(width=32, layers=2, heads=2, fact_steps=10, dialogue_steps=15, batch=8)
 
 
-def make_clip(folder: Path, plan: ClipPlan, seed: int) -> None:
+def make_clip(folder: Path, plan: ClipPlan, seed: int, device: str, workers: int) -> None:
     """Train the CLIP and write its hub directory: model, image processor, tokenizer."""
     torch.set_num_threads(1)
     forbidden = {scene.signature for scene in held_out_scenes(0, HELD_OUT)}
-    model, tokenizer = train_clip(plan, seed, forbidden)
+    model, tokenizer = train_clip(plan, seed, forbidden, device=torch.device(device), workers=workers)
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": plan.resolution},
         crop_size={"height": plan.resolution, "width": plan.resolution},
@@ -46,22 +46,22 @@ def make_clip(folder: Path, plan: ClipPlan, seed: int) -> None:
     image_processor.save_pretrained(folder)  # preprocessor_config.json, where AutoImageProcessor looks for it
 
 
-def make_language_model(folder: Path, plan: LanguageModelPlan, seed: int) -> None:
+def make_language_model(folder: Path, plan: LanguageModelPlan, seed: int, device: str, workers: int) -> None:
     """Train the language model and write its hub directory: model and tokenizer."""
     torch.set_num_threads(1)
     forbidden = {scene.signature for scene in held_out_scenes(0, HELD_OUT)}
-    model, tokenizer = train_language_model(plan, seed, forbidden)
+    model, tokenizer = train_language_model(plan, seed, forbidden, device=torch.device(device), workers=workers)
     save_language_model(model, tokenizer, folder)
 
 
-def make_base_models(out: Path, *, seed: int = 0, quick: bool = False) -> None:
+def make_base_models(out: Path, *, seed: int = 0, quick: bool = False, device: str = "cpu", workers: int = 0) -> None:
     """Write ``out/clip`` and ``out/llama``. ``quick`` makes tiny, hardly trained ones in seconds, the same way."""
     clip = QUICK_CLIP if quick else ClipPlan()
     llama = QUICK_LANGUAGE_MODEL if quick else LanguageModelPlan()
     folders = [out / "clip", out / "llama"]
     makers = [
-        functools.partial(make_clip, folders[0], clip, seed),
-        functools.partial(make_language_model, folders[1], llama, seed),
+        functools.partial(make_clip, folders[0], clip, seed, device, workers),
+        functools.partial(make_language_model, folders[1], llama, seed, device, workers),
     ]
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=maker) for maker in makers]
@@ -80,8 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "base", help="folder to write to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="tiny, hardly trained models in seconds, for tests")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for minutes instead of hours")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw data for each of the two")
     options = parser.parse_args(arguments)
-    make_base_models(options.out, seed=options.seed, quick=options.quick)
+    make_base_models(
+        options.out, seed=options.seed, quick=options.quick, device=options.device, workers=options.workers
+    )
     print(f"base models in {options.out}")
 
 

@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from demo.captions import caption, five_captions
-from demo.language_model import cosine
+from demo.language_model import CPU, cosine
 from demo.scenes import COLOURS, KINDS, PLACES, SIZES, Scene, Signature, jpeg_bytes, render, sample_scene
 from demo.vocabulary import CLIP_CONTEXT, clip_tokenizer
 
@@ -42,8 +43,8 @@ class ClipPlan:
     heads: int = 4
     text_layers: int = 2
     projection: int = 64
-    scenes: int = 20000
-    steps: int = 1600
+    scenes: int = 24000
+    steps: int = 4000
     batch: int = 128
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -66,7 +67,7 @@ class Captioner(nn.Module):
     def forward(self, ids_BT: torch.Tensor, patches_BPD: torch.Tensor) -> torch.Tensor:
         """Logits of the next token, ``(B, T, V)``."""
         length = ids_BT.shape[1]
-        causal_TT = nn.Transformer.generate_square_subsequent_mask(length)
+        causal_TT = nn.Transformer.generate_square_subsequent_mask(length, device=ids_BT.device)
         hidden_BTD = self.tokens(ids_BT) + self.positions[:length]
         hidden_BTD = self.decoder(hidden_BTD, self.memory_norm(patches_BPD), tgt_mask=causal_TT, tgt_is_causal=True)
         return functional.linear(hidden_BTD, self.tokens.weight)
@@ -78,10 +79,25 @@ def as_seen(scene: Scene, rng: np.random.Generator, resolution: int) -> np.ndarr
     return np.asarray(picture.resize((resolution, resolution), Image.Resampling.BICUBIC))
 
 
+class _Drawn(Dataset[np.ndarray]):
+    """Scenes as the tower will see them, each from random numbers of its own: whoever draws it, it is the same."""
+
+    def __init__(self, scenes: list[Scene], seed: int, resolution: int) -> None:
+        self.scenes, self.seed, self.resolution = scenes, seed, resolution
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, 13, index])
+        return as_seen(self.scenes[index], rng, self.resolution)
+
+
 def normalised(pixels_BHW3: torch.Tensor) -> torch.Tensor:
     """uint8 pixels as the image processor hands them on, ``(B, 3, H, W)`` float32."""
     scaled_B3HW = pixels_BHW3.permute(0, 3, 1, 2).float() / 255
-    return (scaled_B3HW - torch.tensor(CLIP_MEAN).view(1, 3, 1, 1)) / torch.tensor(CLIP_STD).view(1, 3, 1, 1)
+    mean, std = (torch.tensor(part, device=scaled_B3HW.device).view(1, 3, 1, 1) for part in (CLIP_MEAN, CLIP_STD))
+    return (scaled_B3HW - mean) / std
 
 
 def _vocabulary_texts() -> list[str]:
@@ -123,19 +139,23 @@ def build_clip(plan: ClipPlan, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
 
 
 def train_clip(
-    plan: ClipPlan, seed: int, forbidden: Collection[Signature] = ()
+    plan: ClipPlan, seed: int, forbidden: Collection[Signature] = (), *, device: torch.device = CPU, workers: int = 0
 ) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
-    """Train tokenizer and model on ``plan.scenes`` pictures, none of which shows a scene of ``forbidden``."""
+    """Train tokenizer and model on ``plan.scenes`` pictures, none of which shows a scene of ``forbidden``.
+
+    ``workers`` processes draw them.
+    """
     rng = np.random.default_rng([seed, 12])
     scenes: list[Scene] = []
     while len(scenes) < plan.scenes:
         if (scene := sample_scene(rng)).signature not in forbidden:
             scenes.append(scene)
-    pixels_NHW3 = torch.from_numpy(np.stack([as_seen(scene, rng, plan.resolution) for scene in scenes]))
+    drawn = DataLoader(_Drawn(scenes, seed, plan.resolution), batch_size=256, num_workers=workers, collate_fn=np.stack)
+    pixels_NHW3 = torch.from_numpy(np.concatenate(list(drawn))).to(device)
     tokenizer = clip_tokenizer(_vocabulary_texts())
     torch.manual_seed(seed)
-    model = build_clip(plan, tokenizer)
-    captioner = Captioner(plan.width, plan.heads, 2, len(tokenizer))
+    model = build_clip(plan, tokenizer).to(device)
+    captioner = Captioner(plan.width, plan.heads, 2, len(tokenizer)).to(device)
     parameters = [*model.parameters(), *captioner.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, plan.steps, plan.warmup))
@@ -145,17 +165,17 @@ def train_clip(
         rows = [int(row) for row in rng.integers(len(scenes), size=plan.batch)]
         told = [caption(scenes[row], rng, size=True, place=True, count=bool(rng.integers(2))) for row in rows]
         ordered = [caption(scenes[row], rng, size=True, place=True, count=True, shuffled=False) for row in rows]
-        ids_BT, mask_BT = _encode(tokenizer, told)
+        ids_BT, mask_BT = (part.to(device) for part in _encode(tokenizer, told))
         vision = model.vision_model(pixel_values=normalised(pixels_NHW3[rows]), output_hidden_states=True)
         text = model.text_model(input_ids=ids_BT, attention_mask=mask_BT)
         image_BE = functional.normalize(model.visual_projection(vision.pooler_output), dim=-1)
         text_BE = functional.normalize(model.text_projection(text.pooler_output), dim=-1)
         similarity_BB = image_BE @ text_BE.T * model.logit_scale.exp().clamp(max=100)
-        target_B = torch.arange(plan.batch)
+        target_B = torch.arange(plan.batch, device=device)
         contrastive = (
             functional.cross_entropy(similarity_BB, target_B) + functional.cross_entropy(similarity_BB.T, target_B)
         ) / 2
-        written_BT, written_mask_BT = _encode(tokenizer, ordered)
+        written_BT, written_mask_BT = (part.to(device) for part in _encode(tokenizer, ordered))
         logits_BTV = captioner(written_BT[:, :-1], vision.hidden_states[-2][:, 1:])
         labels_BT = written_BT[:, 1:].masked_fill(written_mask_BT[:, 1:] == 0, -100)
         writing = functional.cross_entropy(logits_BTV.flatten(0, 1), labels_BT.flatten())
@@ -171,4 +191,4 @@ def train_clip(
                 f"captioner {writing.item():.3f}, {time.monotonic() - started:.0f} s",
                 flush=True,
             )
-    return model.eval(), tokenizer
+    return model.cpu().eval(), tokenizer

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from demo.corpus import (
@@ -38,6 +39,8 @@ from demo.corpus import (
 from demo.scenes import Signature
 from demo.vocabulary import llama_tokenizer
 
+CPU = torch.device("cpu")
+
 _CONTEXT_WEIGHT = 0.02
 """Weight of a token that is not an answer: most of what a scene or a question says cannot be predicted."""
 
@@ -49,12 +52,12 @@ class LanguageModelPlan:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    fact_steps: int = 850
-    dialogue_steps: int = 1900
-    batch: int = 16
+    fact_steps: int = 600
+    dialogue_steps: int = 4400
+    batch: int = 64
     turns: int = 10
     learning_rate: float = 2e-3
-    warmup: int = 50
+    warmup: int = 100
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,30 @@ class Batch:
     weights_BT: torch.Tensor
     words_BPW: torch.Tensor | None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        words = None if self.words_BPW is None else self.words_BPW.to(device)
+        return Batch(self.ids_BT.to(device), self.weights_BT.to(device), words)
+
+
+class Lessons(Dataset[Batch]):
+    """One batch a step, drawn from the step's own random numbers: whoever draws it, and when, it is the same."""
+
+    def __init__(
+        self, lessons: list[Lesson], tokenizer: PreTrainedTokenizerFast, plan: LanguageModelPlan, seed: int,
+        forbidden: Collection[Signature],
+    ) -> None:  # fmt: skip
+        self.lessons, self.tokenizer, self.plan, self.seed = lessons, tokenizer, plan, seed
+        self.forbidden = forbidden
+        self._known: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.lessons)
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, 11, step])
+        return draw_batch(self.lessons[step], rng, self.tokenizer, self.plan, self.forbidden, self._known)
+
 
 def draw_batch(
     lesson: Lesson,
@@ -105,8 +132,12 @@ def draw_batch(
     tokenizer: PreTrainedTokenizerFast,
     plan: LanguageModelPlan,
     forbidden: Collection[Signature],
+    known: dict[str, list[int]],
 ) -> Batch:
-    """Documents of one lesson, all told alike. ``tokenizer`` must know ``BLEND`` as one token."""
+    """Documents of one lesson, all told alike. ``tokenizer`` must know ``BLEND`` as one token.
+
+    ``known`` remembers the ids of blended positions, whose texts are few and come again and again.
+    """
     only_facts = rng.random() < lesson.facts
     plain = not only_facts and rng.random() < lesson.plain
     rows, blended = [], []
@@ -121,7 +152,10 @@ def draw_batch(
         else:
             spans = dialogue(scene, rng, plan.turns, told=told, describe=lesson.describe, system=lesson.system)
         rows.append(encode_document(spans, tokenizer))
-        blended.append([tokenizer(position, add_special_tokens=False).input_ids for position in words])
+        for position in words:
+            if position not in known:
+                known[position] = list(tokenizer(position, add_special_tokens=False).input_ids)
+        blended.append([known[position] for position in words])
     if plain:
         return _pad(rows, tokenizer, None)
     most = max(len(ids) for told_ids in blended for ids in told_ids)
@@ -170,9 +204,14 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 
 
 def train_language_model(
-    plan: LanguageModelPlan, seed: int, forbidden: Collection[Signature] = ()
+    plan: LanguageModelPlan,
+    seed: int,
+    forbidden: Collection[Signature] = (),
+    *,
+    device: torch.device = CPU,
+    workers: int = 0,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train tokenizer and model. No document tells a scene of ``forbidden``."""
+    """Train tokenizer and model. No document tells a scene of ``forbidden``; ``workers`` processes write them."""
     rng = np.random.default_rng([seed, 11])
     texts = ["".join(span.text for span in document(rng, forbidden)) for _ in range(2000)]
     tokenizer = llama_tokenizer(texts)
@@ -197,8 +236,9 @@ def train_language_model(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
     lessons = [FACTS] * plan.fact_steps + [DIALOGUES] * plan.dialogue_steps
-    _teach(model, knowing_blends(tokenizer), rng, plan, lessons, forbidden)
-    return model.eval(), tokenizer
+    data = Lessons(lessons, knowing_blends(tokenizer), plan, seed, forbidden)
+    _teach(model.to(device), data, workers)
+    return model.cpu().eval(), tokenizer
 
 
 @torch.no_grad()
@@ -224,25 +264,22 @@ def knowing_blends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFas
     return copied
 
 
-def _teach(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    rng: np.random.Generator,
-    plan: LanguageModelPlan,
-    lessons: list[Lesson],
-    forbidden: Collection[Signature],
-) -> None:
+def _teach(model: LlamaForCausalLM, data: Lessons, workers: int) -> None:
     """One optimiser step a lesson, under one cosine."""
+    plan, tokenizer, lessons = data.plan, data.tokenizer, data.lessons
     blend_id = tokenizer.convert_tokens_to_ids(BLEND)
+    device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, len(lessons), plan.warmup))
     model.train()
     started = time.monotonic()
-    right: list[float] = []
-    for step, lesson in enumerate(lessons):
-        batch = draw_batch(lesson, rng, tokenizer, plan, forbidden)
+    right: list[torch.Tensor] = []
+    for step, drawn in enumerate(
+        DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    ):
+        batch = drawn.to(device)
         embedded_BTD = embed(model, batch, blend_id, tokenizer.pad_token_id, noise=0.2)
         logits_BTV = model(inputs_embeds=embedded_BTD, use_cache=False).logits
         weights_N = batch.weights_BT[:, 1:].flatten()
@@ -256,11 +293,11 @@ def _teach(
         optimizer.zero_grad(set_to_none=True)
         answers_N = (weights_N == 1.0) & (targets_N != tokenizer.eos_token_id)
         hit_N = logits_BTV[:, :-1].flatten(0, 1).argmax(-1) == targets_N
-        right.append(hit_N[answers_N].float().mean().item())
+        right.append((hit_N & answers_N).sum() / answers_N.sum())
         if step % 50 == 49 or step == len(lessons) - 1:
             print(
-                f"language model, {lesson.name}: step {step + 1}/{len(lessons)}, loss {loss.item():.3f}, "
-                f"answer words right {np.mean(right):.3f}, {time.monotonic() - started:.0f} s",
+                f"language model, {lessons[step].name}: step {step + 1}/{len(lessons)}, loss {loss.item():.3f}, "
+                f"answer words right {torch.stack(right).mean().item():.3f}, {time.monotonic() - started:.0f} s",
                 flush=True,
             )
             right.clear()

@@ -72,7 +72,7 @@ def pipeline_parameters(folder: Path, overrides: dict[str, Any]) -> dict[str, An
         "expand_annotations_uri": str(folder / "annotations"),
         "expand_image_prefix": "train2017",
         "expand_mixture": str(MIXTURE),
-        "evaluate_benchmark": "world",
+        "evaluate_benchmark": "custom",
         "evaluate_questions_uri": str(folder / "annotations/questions_val.jsonl"),
         "evaluate_images_uri": str(folder),
         **overrides,

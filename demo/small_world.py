@@ -33,7 +33,7 @@ def write_small_world(folder: Path) -> Callable[[str], dict[str, Any]]:
             "expand_annotations_uri": storage.join(place, "annotations"),
             "expand_image_prefix": "train2017",
             "expand_mixture": storage.join(place, MIXTURE.name),
-            "evaluate_benchmark": "world",
+            "evaluate_benchmark": "custom",
             "evaluate_questions_uri": storage.join(place, "annotations/questions_val.jsonl"),
             "evaluate_images_uri": place,
         }

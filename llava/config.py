@@ -93,7 +93,9 @@ class TrainRecipe(Strict):
     micro_batch_size: int = Field(16, ge=1, description="Rows per rank and forward pass when packing is off")
     packing: bool = Field(True, description="Lay rows end to end in fixed-token packs instead of padding them")
     pack_tokens: int = Field(8192, ge=16, description="Tokens per pack")
-    pack_images: int = Field(32, ge=1, description="Images per pack, the second capacity")
+    pack_images: int = Field(
+        32, ge=1, description="Images per pack, the second capacity; an AnyRes image counts as its tiles"
+    )
     group_by_modality_length: bool = Field(
         False, description="Batch rows of like length and kind together (original's stage 2)"
     )
@@ -120,6 +122,9 @@ class TrainRecipe(Strict):
         0, ge=0, description="0: none; 1: every layer; n: every n-th layer"
     )
     compile: bool = Field(False, description="torch.compile each language-model layer")
+    kernels: Literal["torch", "liger"] = Field(
+        "torch", description="liger: fused norms, rotation and feed-forward (extra liger; GPU only)"
+    )
     lora: LoraRecipe | None = None
     nodes: int = Field(1, ge=1, description="Nodes; more than one makes the stage create a TrainJob on Kubernetes")
 

@@ -26,12 +26,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llava import storage
+from llava import accelerators, storage
 from llava.config import validate
 from llava.errors import SettingsError, TransientError, UserError
 from llava.manifest import redacted_settings
 from llava.processes import die_with_parent, yield_idle_cores
-from llava.stages import restarts
+from llava.retrying import Pauses
+from llava.stages import restarts, spending
 from llava.stages.finite import finite, finite_metrics
 from llava.stages.remembered import note_uri, raise_remembered, remember
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
@@ -147,7 +148,12 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
+    spending.price_of_environment()  # a price that is none is better known before than after a training
     start = time.monotonic()
+    if not _no_launcher():
+        asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
+        print(f"{stage.name:<9} {accelerators.machine()}, {asked} accelerators asked for", file=sys.stderr, flush=True)
+        accelerators.require(asked)
     if _no_launcher():  # a person is watching, who may have put right what stands behind a setting
         result = stage.run(settings, input_places, output_places)
     else:
@@ -160,6 +166,8 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     seconds = time.monotonic() - start
 
     told = {"stage_seconds": round(seconds, 3), "restarts": float(len(restarts.reasons_so_far()))}
+    if "accelerator_hours" not in result.metrics:  # a training stage knows better: its ranks may be on other nodes
+        told |= spending.spent(spending.requested(inputs.get("parameterValues", {})), seconds)
     metrics = finite_metrics(stage.name, {**result.metrics, **told})
 
     written: dict[str, Any] = {}
@@ -255,7 +263,7 @@ def program(module: str = "llava.executor") -> int:
     """What `python -m <module>` does: the stage at once in a local run, under a supervising process on a cluster."""
     if _no_launcher() or restarts.is_supervised():
         return main()
-    pauses = restarts.Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
+    pauses = Pauses(first=float(os.environ.get("LLAVA_RESTART_PAUSE_S", "10")))
     return restarts.supervise([sys.executable, "-m", module, *sys.argv[1:]], pauses=pauses)
 
 

@@ -64,12 +64,17 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        put_in_place(Path(temporary), path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a temporary file its name, and the mode that a file made in the ordinary way has."""
+    os.chmod(temporary, 0o666 & ~_umask())
+    os.replace(temporary, path)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -107,6 +112,11 @@ def explain(error: OSError, path: Path, need: int = 0) -> str:
         wanted = f"{need / 1e9:,.3f} GB to write, " if need else ""
         return f"the disk is full: {wanted}{free / 1e9:,.3f} GB free at {path.parent}; free some, or name another place"
     return error.strerror or str(error)
+
+
+def bytes_below(path: Path) -> int:
+    """Size of a file, or of all files of a folder."""
+    return sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
 
 
 def free_bytes(path: Path) -> int:

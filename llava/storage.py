@@ -15,8 +15,9 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,9 @@ from urllib.parse import unquote, urlparse
 from llava import local_files, storage_s3
 from llava.errors import StorageError
 from llava.parsing import Malformed, parse_json, parse_yaml
+from llava.storage_fetch import Progress, Wanted, fetch
 from llava.storage_s3 import Tagged
+from llava.storage_stream import Sink, local_sink, remote_sink
 
 T = TypeVar("T")
 _REMOTE = ("s3://", "minio://")
@@ -90,6 +93,17 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     return data
 
 
+def read_start(uri: str, length: int) -> tuple[bytes, int]:
+    """At most the first `length` bytes, and the size of the whole file; one request to a store.
+
+    Raises:
+        StorageError: as `read_bytes`.
+    """
+    if is_remote(uri):
+        return storage_s3.read_start(uri, length)
+    return _local(uri, lambda path: (local_files.read(path, 0, length), path.stat().st_size))
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Write atomically and durably, creating folders.
 
@@ -123,7 +137,7 @@ def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
     may also be this call's own success, repeated after a lost answer: read again to know.
 
     Raises:
-        StorageError: a local path (lock a file instead), or as `write_bytes`.
+        StorageError: a local path, or as `write_bytes`.
     """
     _only_remote(uri)
     return storage_s3.write_tagged(uri, data, tag)
@@ -197,7 +211,7 @@ def list_files(uri: str) -> Iterator[FileInfo]:
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not local_files.is_temporary(p)):
             yield FileInfo(path.relative_to(root).as_posix(), path.stat().st_size)
         return
-    for name, length in storage_s3.list_objects(uri):
+    for name, length, _ in storage_s3.list_objects(uri):
         yield FileInfo(name, length)
 
 
@@ -215,6 +229,12 @@ def delete(uri: str) -> None:
     storage_s3.delete(uri)
 
 
+def delete_unfinished(uri: str) -> None:
+    """Delete what uploads below `uri` left in the store when their process died; only while nobody uploads."""
+    if is_remote(uri):
+        storage_s3.abort_unfinished(uri)
+
+
 def upload(local: Path, uri: str) -> None:
     """Copy a local file, or a folder with everything below it, to `uri`; large files go in parts.
 
@@ -222,7 +242,7 @@ def upload(local: Path, uri: str) -> None:
         StorageError: as `write_bytes`.
     """
     if not is_remote(uri):
-        _local(uri, lambda target: local_files.copy(local, target), need=_bytes_below(local))
+        _local(uri, lambda target: local_files.copy(local, target), need=local_files.bytes_below(local))
         return
 
     if local.is_file():
@@ -233,28 +253,60 @@ def upload(local: Path, uri: str) -> None:
         list(pool.map(lambda path: storage_s3.upload(path, join(uri, path.relative_to(local).as_posix())), files))
 
 
-def download(uri: str, local: Path) -> None:
+def download(uri: str, local: Path, progress: Progress | None = None) -> None:
     """Copy a file, or a folder with everything below it, to a local path.
 
+    Args:
+        progress: called with (bytes done, bytes in all) of a remote URI.
+
     Raises:
-        StorageError: nothing stands at `uri`, or as `read_bytes`.
+        StorageError: nothing stands at `uri`, the disk is too small (found before anything is fetched), or as
+            `read_bytes`.
     """
     if not is_remote(uri):
         source = local_path(uri)
         if not source.exists():
             raise StorageError(f"{uri}: no such file or folder")
-        _local(str(local), lambda target: local_files.copy(source, target), need=_bytes_below(source))
+        _local(str(local), lambda target: local_files.copy(source, target), need=local_files.bytes_below(source))
         return
+    wanted = [
+        Wanted(join(uri.partition("?")[0], name), local_files.below(local, name), length, tag)
+        for name, length, tag in storage_s3.list_objects(uri)
+    ]
+    if not wanted:
+        wanted = [Wanted(uri, local, *storage_s3.stat(uri))]
+    fetch(wanted, progress)
 
-    files = list(list_files(uri))
-    if not files:
-        if size(uri) is None:
-            raise StorageError(f"{uri}: no such object or folder")
-        storage_s3.download(uri, local)
+
+def download_files(uri: str, paths: Collection[str], local: Path, progress: Progress | None = None) -> None:
+    """Copy chosen files below a remote folder, as `download`; one that is absent is found before any is fetched."""
+    listed = {name: (length, tag) for name, length, tag in storage_s3.list_objects(uri)}
+    absent = sorted(path for path in paths if path not in listed)
+    if absent:
+        raise StorageError(f"{uri}: {absent[0]} is not there" + (f", nor {len(absent) - 1} more" if absent[1:] else ""))
+    fetch([Wanted(join(uri, name), local_files.below(local, name), *listed[name]) for name in paths], progress)
+
+
+@contextmanager
+def open_writer(uri: str, size: int) -> Iterator[Sink]:
+    """Write something large piece by piece, without a copy; it appears when the block ends without an error.
+
+    Args:
+        size: about how many bytes will be written.
+
+    Raises:
+        StorageError: as `write_bytes`.
+    """
+    if is_remote(uri):
+        with remote_sink(uri, size) as sink:
+            yield sink
         return
-    with ThreadPoolExecutor(_TRANSFER_THREADS) as pool:
-        places = [(item, local_files.below(local, item.path)) for item in files]
-        list(pool.map(lambda pair: storage_s3.download(join(uri, pair[0].path), pair[1]), places))
+    path = local_path(uri)
+    try:
+        with local_sink(path) as file:
+            yield file
+    except OSError as error:
+        raise StorageError(f"{uri}: {local_files.explain(error, path, size)}") from error
 
 
 def as_local(uri: str, cache: Path | None = None) -> Path:
@@ -295,7 +347,3 @@ def _local(uri: str, call: Callable[[Path], T], *, need: int = 0) -> T:
         raise StorageError(f"{uri}: {local_files.explain(error, path, need)}") from error
     except ValueError as error:  # NUL, or half a surrogate pair, in a name
         raise StorageError(f"{uri!a}: no file can have this name: {error}") from error
-
-
-def _bytes_below(path: Path) -> int:
-    return sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())

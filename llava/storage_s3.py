@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,11 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlparse
 
 from llava.errors import StorageError, StoreAwayError
+from llava.retrying import Pauses
+from llava.storage_bulk import Bulk, Unsuited
+from llava.storage_clients import bulk_of, client_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 T = TypeVar("T")
+
+_PAUSES = Pauses(first=0.5, longest=10.0, spread=0.5)
 
 
 class Absent(StorageError):
@@ -46,25 +51,49 @@ class Tagged:
 def read(uri: str) -> bytes:
     """Whole content."""
     bucket, key = _split(uri)
-    return _call(uri, lambda: _client().get_object(Bucket=bucket, Key=key)["Body"].read())
+    plain = lambda: _client().get_object(Bucket=bucket, Key=key)["Body"].read()  # noqa: E731
+    return _call(uri, _fast(lambda bulk: bulk.read(bucket, key), plain))
 
 
-def read_range(uri: str, start: int, length: int) -> bytes:
-    """At most `length` bytes from byte `start`; exact even where a server ignores ranges and sends the whole object."""
+def read_range(uri: str, start: int, length: int, tag: str | None = None) -> bytes:
+    """At most `length` bytes from byte `start`; exact even where a server ignores ranges and sends the whole object.
+
+    Args:
+        tag: only of the object that still has it; raises where another one stands there now.
+    """
     bucket, key = _split(uri)
+    plain = lambda: _get_range(bucket, key, start, length, tag)[0]  # noqa: E731
+    return _call(uri, _fast(lambda bulk: bulk.read_range(bucket, key, start, length, tag), plain))
 
-    def get() -> bytes:
-        reply = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}")
-        body = reply["Body"]
-        # Status 200 proves nothing: some servers cut the range and say 200, others send everything. Only a cut
-        # reply says which bytes it holds.
-        if not reply.get("ContentRange"):
-            body.read(start)
-        part = body.read(length)
-        body.close()
-        return part
 
-    return _call(uri, get)
+def read_start(uri: str, length: int) -> tuple[bytes, int]:
+    """At most the first `length` bytes, and the size of the whole object: one request."""
+    bucket, key = _split(uri)
+    return _call(
+        uri, _fast(lambda bulk: bulk.read_start(bucket, key, length), lambda: _get_range(bucket, key, 0, length, None))
+    )
+
+
+def _get_range(bucket: str, key: str, start: int, length: int, tag: str | None) -> tuple[bytes, int]:
+    from botocore.exceptions import ClientError
+
+    condition: Any = {"IfMatch": tag} if tag else {}
+    try:
+        reply = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", **condition)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") == "InvalidRange" and start == 0:
+            return b"", 0  # the first bytes of an empty object
+        raise
+    body = reply["Body"]
+    # Status 200 proves nothing: some servers cut the range and say 200, others send everything. Only a cut reply says
+    # which bytes it holds.
+    cut = reply.get("ContentRange")
+    if not cut:
+        body.read(start)
+    part = body.read(length)
+    body.close()
+    total = cut.rpartition("/")[2] if cut else ""
+    return part, int(total) if total.isdigit() else _size_of(bucket, key)
 
 
 def read_tagged(uri: str) -> Tagged | None:
@@ -119,13 +148,13 @@ def size(uri: str) -> int | None:
     """Size in bytes; None when there is no such object."""
     bucket, key = _split(uri)
     try:
-        return _call(uri, lambda: _client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+        return _call(uri, lambda: _size_of(bucket, key))
     except Absent:
         return None
 
 
-def list_objects(uri: str) -> Iterator[tuple[str, int]]:
-    """(path below `uri`, size) of every object, sorted by path."""
+def list_objects(uri: str) -> Iterator[tuple[str, int, str]]:
+    """(path below `uri`, size, entity tag) of every object, sorted by path."""
     bucket, key = _split(uri)
     prefix = f"{key.rstrip('/')}/" if key else ""
     token: str | None = None
@@ -134,7 +163,7 @@ def list_objects(uri: str) -> Iterator[tuple[str, int]]:
         page = _call(uri, functools.partial(_client().list_objects_v2, Bucket=bucket, Prefix=prefix, **more))
         for item in page.get("Contents", []):
             if not item["Key"].endswith("/"):
-                yield item["Key"][len(prefix) :], item["Size"]
+                yield item["Key"][len(prefix) :], item["Size"], item["ETag"]
         token = page.get("NextContinuationToken")
         if not token:
             return
@@ -146,17 +175,73 @@ def delete(uri: str) -> None:
     _call(uri, lambda: _client().delete_object(Bucket=bucket, Key=key))
 
 
+def stat(uri: str) -> tuple[int, str]:
+    """Size and entity tag.
+
+    Raises:
+        Absent: no such object.
+    """
+    bucket, key = _split(uri)
+    reply = _call(uri, lambda: _client().head_object(Bucket=bucket, Key=key))
+    return reply["ContentLength"], reply["ETag"]
+
+
 def upload(local: Path, uri: str) -> None:
     """Put a file; a large one goes in parts."""
     bucket, key = _split(uri)
     _call(uri, lambda: _client().upload_file(str(local), bucket, key))
 
 
-def download(uri: str, local: Path) -> None:
-    """Get an object into a file, creating folders."""
+def begin_parts(uri: str) -> str:
+    """Begin an upload in parts; returns its id. Nothing is seen of it before `finish_parts`."""
     bucket, key = _split(uri)
-    local.parent.mkdir(parents=True, exist_ok=True)
-    _call(uri, lambda: _client().download_file(bucket, key, str(local)))
+    return _call(uri, lambda: _client().create_multipart_upload(Bucket=bucket, Key=key)["UploadId"])
+
+
+def send_part(uri: str, upload: str, number: int, data: bytes) -> str:
+    """Send part `number` (from 1); returns its tag."""
+    bucket, key = _split(uri)
+    return _call(
+        uri,
+        lambda: _client().upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=data)["ETag"],
+    )
+
+
+def finish_parts(uri: str, upload: str, tags: Sequence[str]) -> None:
+    """Make the object of its parts."""
+    bucket, key = _split(uri)
+    parts: Any = {"Parts": [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]}
+    _call(
+        uri,
+        lambda: _client().complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload=parts),
+    )
+
+
+def abort_parts(uri: str, upload: str) -> None:
+    """Take back what was sent; an upload that is not there is fine."""
+    bucket, key = _split(uri)
+    with suppress(Absent):
+        _call(uri, lambda: _client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload))
+
+
+def abort_unfinished(uri: str) -> int:
+    """Take back every unfinished upload below `uri`, left by processes that died; returns how many there were.
+
+    A store that cannot list them (some cannot) has a rule of its own for them, or none: that is no error here.
+    """
+    bucket, key = _split(uri)
+    try:
+        page = _call(uri, lambda: _client().list_multipart_uploads(Bucket=bucket, Prefix=f"{key.rstrip('/')}/"))
+    except StorageError:
+        return 0
+    found = page.get("Uploads", [])
+    for item in found:
+        abort_parts(f"s3://{bucket}/{item['Key']}", item["UploadId"])
+    return len(found)
+
+
+def _size_of(bucket: str, key: str) -> int:
+    return _client().head_object(Bucket=bucket, Key=key)["ContentLength"]
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -167,31 +252,24 @@ def _split(uri: str) -> tuple[str, str]:
     return parsed.netloc, uri.split("://", 1)[1].partition("?")[0].partition("/")[2]
 
 
-@functools.cache
-def client_of(process: int) -> S3Client:
-    from boto3.session import Session
-    from botocore.config import Config
-
-    # A session of its own: boto3's default one keeps the first credentials it saw.
-    return Session().client(
-        "s3",
-        config=Config(
-            # Retrying is `_call`'s, whose deadline botocore does not know: a store that hangs would be waited for
-            # once per attempt.
-            retries={"mode": "standard", "total_max_attempts": 2},
-            max_pool_connections=64,
-            connect_timeout=10,
-            read_timeout=60,
-            # Several stores answer without checksums or reject the trailing ones newer SDKs send.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
 def _client() -> S3Client:
     # A client does not survive a fork: its sockets would be shared.
     return client_of(os.getpid())
+
+
+def _fast(fast: Callable[[Bulk], T], plain: Callable[[], T]) -> Callable[[], T]:
+    """`fast` where that works at once, else `plain`, whose answer and whose errors count."""
+
+    def call() -> T:
+        bulk = bulk_of(os.getpid())
+        if bulk is not None:
+            try:
+                return fast(bulk)
+            except Unsuited:
+                pass
+        return plain()
+
+    return call
 
 
 def _call(uri: str, call: Callable[[], T]) -> T:
@@ -204,9 +282,8 @@ def _call(uri: str, call: Callable[[], T]) -> T:
         PartialCredentialsError,
     )
 
-    deadline = time.monotonic() + float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))
-    pause = 0.5
-    while True:
+    cause: Exception | None = None
+    for _ in _PAUSES.attempts(within_s=float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))):
         try:
             return call()
         except ClientError as error:
@@ -216,7 +293,7 @@ def _call(uri: str, call: Callable[[], T]) -> T:
                 raise Absent(f"{uri}: no such {'bucket' if code == 'NoSuchBucket' else 'object'}") from error
             if 400 <= status < 500 and status not in (408, 409, 429):
                 raise StorageError(f"{uri}: the store refused with {status} {code}: {error}") from error
-            cause: Exception = error
+            cause = error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise StorageError(
                 f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -226,7 +303,4 @@ def _call(uri: str, call: Callable[[], T]) -> T:
             raise StorageError(f"{uri!a}: no object can have this name: {error}") from error
         except (BotoCoreError, OSError, S3UploadFailedError) as error:
             cause = error
-        if time.monotonic() + pause > deadline:
-            raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
-        time.sleep(pause * (0.5 + random.random() / 2))
-        pause = min(pause * 2, 10.0)
+    raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause

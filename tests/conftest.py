@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from llava.processes import yield_idle_cores
 from tests.s3_server import moto_s3, rclone_s3  # noqa: F401  (fixtures)
 
+# The same examples each time, and as long as a busy machine takes: a failure is a change's. HYPOTHESIS_PROFILE=explore
+# looks for new ones.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # set before any fork, or the tokenizers library warns
 yield_idle_cores()  # tests start processes beside one another
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

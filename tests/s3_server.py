@@ -143,8 +143,8 @@ def moto_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 
 def _with_fresh_client(server: S3Server) -> Iterator[S3Server]:
-    from llava import storage_s3
+    from llava import storage_clients
 
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()
     yield server
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()

@@ -17,7 +17,7 @@ def evaluate(
     predictions: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-    benchmark: str = "world",
+    benchmark: str = "custom",
     images_uri: str = "",
     profile: str = "llava-1.5",
     batch_size: int = 64,
@@ -33,8 +33,8 @@ def evaluate(
     """Answer a benchmark in batches and score it, beside two baselines
 
     Args:
-        benchmark: world, vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, seed, refcoco or captions
-        questions_uri: The benchmark's question file; several files separated by commas
+        benchmark: custom (your own questions), one of docs/evaluation.md, or a Python file of your own
+        questions_uri: The benchmark's folder, as people have it; or its files, separated by commas
         images_uri: Folder or s3:// prefix that image paths are relative to; after commas, further allowed places
         profile: How answers are read: as the original's scripts do, or with more understanding
         batch_size: Questions answered together

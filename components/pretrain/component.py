@@ -24,6 +24,7 @@ def pretrain(
     language_model: str = "",
     processes: str = "auto",
     threads_per_process: int = 0,
+    profile: int = 0,
     resume_uri: str = "",
     train_job: str = "",
     data: Optional[dsl.Input[dsl.Dataset]] = None,
@@ -39,6 +40,7 @@ def pretrain(
         language_model: Language model instead of the recipe's: hub id, directory or s3:// URI
         processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
         threads_per_process: CPU threads of each process; 0 leaves the choice to torch
+        profile: Steps to profile: a trace below the checkpoints, a table in the report; 0: none
         resume_uri: Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own
         train_job: With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}
         data: Image-caption rows: LLaVA JSON, such as blip_laion_cc_sbu_558k.json

@@ -27,6 +27,7 @@ SUMMARIES = {
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
     "merge": "Merge LoRA weights into a plain model directory",
     "chat": "Ask a trained model about an image",
+    "announce": "Tell a webhook of the runs that have ended",
 }
 USER_ERROR_EXIT = 2
 

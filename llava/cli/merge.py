@@ -43,8 +43,6 @@ def write_merged(checkpoints_uri: str, out: str, recipe: Any, stage: Any, *, ste
         SettingsError: no checkpoint, or one of another recipe or stage.
         StorageError: the checkpoint is damaged.
     """
-    import tempfile
-    from pathlib import Path
 
     import torch
 
@@ -72,32 +70,27 @@ def write_merged(checkpoints_uri: str, out: str, recipe: Any, stage: Any, *, ste
         result_uri="",
         failure_uri="",
     )
-    with tempfile.TemporaryDirectory(prefix="llava-merge-") as scratch:
-        manifest, paths = checkpoints.read_checkpoint(checkpoints_uri, step, Path(scratch))
-        identity = RunState.model_validate(manifest.state).identity
-        if identity.stage != stage:
-            is_of = f"{checkpoints_uri} is of stage {identity.stage}"
-            raise SettingsError(f"checkpoints: {is_of}; pass --stage {identity.stage}")
-        wanted = mathematics(job.train)
-        other = {
-            name for name in wanted.keys() | identity.recipe.keys() if wanted.get(name) != identity.recipe.get(name)
-        }
-        for name in sorted(
-            other & {"lora", "precision", "template", "image_aspect_ratio", "vision_tower_learning_rate"}
-        ):
-            raise SettingsError(
-                f"recipe: {recipe.name}: {stage}.{name} is {json.dumps(wanted.get(name))}, but the checkpoint was "
-                f"trained with {json.dumps(identity.recipe.get(name))}; give the run's own recipe and overrides"
-            )
-        processor = build_processor_for(job)
-        model = build_model_for(job, processor, torch.device("cpu"))
-        masters = _masters(model, manifest)
-        checkpoints.restore(masters, manifest, paths)
-        with torch.no_grad():
-            by_name = {fragment.name: fragment.master.view(fragment.shape) for fragment in masters}
-            for name, parameter in model.named_parameters():
-                if name in by_name:
-                    parameter.copy_(by_name[name])
+    manifest = checkpoints.read_manifest(checkpoints_uri, step)
+    identity = RunState.model_validate(manifest.state).identity
+    if identity.stage != stage:
+        is_of = f"{checkpoints_uri} is of stage {identity.stage}"
+        raise SettingsError(f"checkpoints: {is_of}; pass --stage {identity.stage}")
+    wanted = mathematics(job.train)
+    other = {name for name in wanted.keys() | identity.recipe.keys() if wanted.get(name) != identity.recipe.get(name)}
+    for name in sorted(other & {"lora", "precision", "template", "image_aspect_ratio", "vision_tower_learning_rate"}):
+        raise SettingsError(
+            f"recipe: {recipe.name}: {stage}.{name} is {json.dumps(wanted.get(name))}, but the checkpoint was "
+            f"trained with {json.dumps(identity.recipe.get(name))}; give the run's own recipe and overrides"
+        )
+    processor = build_processor_for(job)
+    model = build_model_for(job, processor, torch.device("cpu"))
+    masters = _masters(model, manifest)
+    checkpoints.restore(masters, checkpoints_uri, manifest)
+    with torch.no_grad():
+        by_name = {fragment.name: fragment.master.view(fragment.shape) for fragment in masters}
+        for name, parameter in model.named_parameters():
+            if name in by_name:
+                parameter.copy_(by_name[name])
     if stage == "pretrain":
         save_projector(model, out)
     else:

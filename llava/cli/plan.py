@@ -21,8 +21,14 @@ app = typer.Typer()
 @app.command("plan")
 def plan(
     recipe: Annotated[str, typer.Option(help="Name of a bundled recipe, or path or URI of one")] = "llava-v1.5-7b",
-    gpu: Annotated[str, typer.Option(help="GPU: l4, a10, l40s, a100-40g, a100, h100, h200, b200")] = "h100",
+    gpu: Annotated[
+        str, typer.Option(help="GPU: h100, a100-40g, rtx4090, ... as its driver names it; any other with --gpu-memory")
+    ] = "h100",
     gpus: Annotated[int, typer.Option(help="How many, over all nodes")] = 8,
+    gpu_memory: Annotated[float, typer.Option(help="Usable GiB of one GPU; 0: the table's")] = 0.0,
+    gpu_tflops: Annotated[float, typer.Option(help="Its dense bf16 peak in TFLOP/s; 0: the table's, or 100")] = 0.0,
+    gpus_per_node: Annotated[int, typer.Option(help="GPUs in a node")] = 8,
+    network: Annotated[float, typer.Option(help="Gbit/s of a node to the others")] = 400.0,
     mfu: Annotated[
         float, typer.Option(help="Assumed share of the peak that useful work reaches (LLaVA's own: 0.21-0.29)")
     ] = 0.4,
@@ -36,21 +42,26 @@ def plan(
     finetune_data: Annotated[str, typer.Option(help="The same for stage 2")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON")] = False,
 ) -> None:
-    """Memory by part and ZeRO stage, the pack that fits, steps, FLOPs, hours and cost of a recipe on given GPUs."""
+    """Memory by part and ZeRO stage, the pack that fits, steps, FLOPs, hours and cost of a recipe on given GPUs.
+
+    Where a stage does not fit, what would, cheapest first; exit status 1 where nothing on these GPUs would.
+    """
     from llava.config import load_recipe
     from llava.planning.corpora import default_corpus
     from llava.planning.gpus import gpu_named
     from llava.planning.stage_plan import check_arguments, plan_stage, shape_of
 
-    device = gpu_named(gpu)
+    device = gpu_named(gpu, memory_gib=gpu_memory, peak_tflops=gpu_tflops)
     dollars = device.price if price is None else price
-    check_arguments(gpus, mfu, dollars)
+    check_arguments(gpus, mfu, dollars, per_node=gpus_per_node, network=network)
+    links = {"per_node": gpus_per_node, "network": network * 1e9 / 8}
     loaded = load_recipe(recipe, overrides)
     shape = shape_of(loaded.model)
     plans = []
     for stage, data in (("pretrain", pretrain_data), ("finetune", finetune_data)):
         corpus = _measured(loaded, stage, data) if data else default_corpus(loaded.name, stage)
-        plans.append(plan_stage(loaded, stage, shape, corpus, gpu=device, gpus=gpus, mfu=mfu, price=dollars))  # type: ignore[arg-type]
+        plans.append(plan_stage(loaded, stage, shape, corpus, gpu=device, gpus=gpus, mfu=mfu, price=dollars, **links))  # type: ignore[arg-type]
+    hopeless = [p.stage for p in plans if not p.fits and not any(remedy.here for remedy in p.remedies)]
     if as_json:
         typer.echo(
             json.dumps(
@@ -65,8 +76,10 @@ def plan(
                 indent=2,
             )
         )
-        return
-    _show(loaded, plans, device, gpus, mfu, dollars)
+    else:
+        _show(loaded, plans, device, gpus, mfu, dollars)
+    if hopeless:
+        raise typer.Exit(1)
 
 
 def _measured(recipe: Recipe, stage: str, uri: str) -> Corpus:
@@ -109,6 +122,7 @@ def _show(recipe: Recipe, plans: list[StagePlan], gpu: Gpu, gpus: int, mfu: floa
 
 
 def _figures(plan: StagePlan, gpu: Gpu) -> list[tuple[str, str]]:
+    fill = plan.fill
     flops, verdict = plan.flops, "fits" if plan.fits else "DOES NOT FIT"
     again = f", and {flops.recomputed / flops.total:.0%} more for recomputed activations" if flops.recomputed else ""
     need = f"{plan.memory.total / GIB:.1f} of {gpu.memory / GIB:.1f} GiB at {plan.micro_tokens:,} tokens"
@@ -116,8 +130,14 @@ def _figures(plan: StagePlan, gpu: Gpu) -> list[tuple[str, str]]:
         ("trained parameters", f"{plan.trained_parameters / 1e6:,.1f} M"),
         ("memory", f"{need}: {verdict}"),
         ("largest pack that fits", f"{plan.largest_pack:,} tokens"),
+        ("packs", f"{fill.share:.0%} full, {fill.rows:.1f} rows each, {fill.micro_steps:.1f} micro-steps a step"),
         ("optimiser steps", f"{plan.steps:,}"),
         ("model FLOPs", f"{flops.total:.3g}{again}"),
-        ("time", f"{plan.hours:.1f} h"),
+        ("time", f"{plan.hours:.1f} h, {plan.communication_hours:.1f} h of it communication that nothing hides"),
+        (
+            "of a node",
+            f"{plan.host.memory / GIB:.0f} GiB host memory, {plan.host.scratch / GIB:.0f} GiB scratch, "
+            f"{plan.host.shm / GIB:.0f} GiB /dev/shm",
+        ),
         ("cost", f"{plan.cost:,.0f} USD"),
     ]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from llava.config import TrainRecipe
 from llava.data.dataset import fingerprint_of
-from llava.data.layout import pack_rows, pad_rows, worst_pack
+from llava.data.layout import pack_rows, pad_rows, worst_packs
 from llava.errors import SettingsError
 
 PLAN_VERSION = 1
@@ -117,13 +117,13 @@ class BatchPlan:
         ]
         return StepPlan(step, ranks, int(self.supervised_tokens[rows].sum()), int(lengths.sum()))
 
-    def longest_micro_batch(self) -> list[int]:
-        """Rows that make a micro-batch as heavy as any can get: its dry run tells about memory before step 1."""
+    def heaviest_micro_batches(self) -> list[list[int]]:
+        """Rows of micro-batches as heavy as any can get, in tokens and in images: their dry run tells about memory."""
         if self.recipe.packing:
-            return worst_pack(self.lengths, self.image_counts, self.recipe.pack_tokens, self.recipe.pack_images)
+            return worst_packs(self.lengths, self.image_counts, self.recipe.pack_tokens, self.recipe.pack_images)
         size = min(self.recipe.micro_batch_size, len(self.lengths))
         heavy = np.lexsort((np.arange(len(self.lengths)), -self.image_counts, -self.lengths))[:size]
-        return [int(row) for row in heavy]
+        return [[int(row) for row in heavy]]
 
     def fingerprint(self) -> str:
         """Hash of all that the order of rows depends on; a run never resumes from a checkpoint of another plan."""

@@ -36,11 +36,25 @@ def pad_rows(lengths: Sizes, size: int, ranks: int) -> list[list[int]]:
     return [[int(i) for i in part] for part in np.array_split(np.asarray(order, dtype=np.int64), count)]
 
 
-def worst_pack(lengths: Sizes, images: Sizes, max_tokens: int, max_images: int) -> list[int]:
-    """Rows that fill one pack as far as possible, longest first."""
+def worst_packs(lengths: Sizes, images: Sizes, max_tokens: int, max_images: int) -> list[list[int]]:
+    """Packs as heavy as any can get: one filled with the longest rows, and one with those of most images a token.
+
+    The tower's work and memory follow images, the language model's tokens, and seldom the same rows are worst for both.
+    One pack where they are.
+    """
+    by_tokens = _filled(_longest_first(lengths), lengths, images, max_tokens, max_images)
+    density = images / np.maximum(lengths, 1)
+    most_images = [int(i) for i in np.lexsort((-lengths.astype(np.int64), -density))]
+    by_images = _filled(most_images, lengths, images, max_tokens, max_images)
+    if int(images[by_images].sum()) <= int(images[by_tokens].sum()):
+        return [by_tokens]
+    return [by_tokens, by_images]
+
+
+def _filled(order: Sequence[int], lengths: Sizes, images: Sizes, max_tokens: int, max_images: int) -> list[int]:
     pack: list[int] = []
     tokens = taken = 0
-    for row in _longest_first(lengths):
+    for row in order:
         if tokens + lengths[row] <= max_tokens and taken + images[row] <= max_images:
             pack.append(row)
             tokens += int(lengths[row])

@@ -12,15 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from llava.evaluation import statistics
+from llava import storage
+from llava.evaluation import layouts, statistics
+from llava.evaluation.layouts import Form
 from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
+from llava.evaluation.submission import Submission
 
 Profile = Literal["llava-1.5", "robust"]
 PROFILES: tuple[Profile, ...] = ("llava-1.5", "robust")
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 OPTION_LETTER = "\nAnswer with the option's letter from the given choices directly."
+OPTION_LETTER_CN = "\n请直接回答选项字母。"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Question:
         kind: what results are broken down by.
         cluster: questions that share it are not independent; usually the image.
         gold: what the scorer needs besides.
+        known: whether the right answer is known here; figures leave out the others, submission files hold them all.
     """
 
     id: str
@@ -44,6 +49,7 @@ class Question:
     kind: str
     cluster: str
     gold: Mapping[str, Any] = field(default_factory=dict)
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,19 +62,49 @@ class Scored:
 
 
 class Benchmark(ABC):
-    """Base of all benchmarks; a subclass is one file in `llava/evaluation/benchmarks/`."""
+    """Base of all benchmarks; a subclass is one file in `llava/evaluation/benchmarks/`.
+
+    Attributes:
+        name: what `--benchmark` calls it.
+        headline: the figure that stands for it.
+        max_new_tokens: longest answer, in tokens, as the original allows it.
+        forms: the files it is read from, best first.
+        image_folders: where its images usually stand below the folder of the questions.
+    """
 
     name: ClassVar[str]
     headline: ClassVar[str] = "accuracy"
-    max_new_tokens: ClassVar[int] = 16
+    max_new_tokens: ClassVar[int] = 128
+    forms: ClassVar[tuple[Form, ...]] = ()
+    image_folders: ClassVar[tuple[str, ...]] = ("images",)
 
     @abstractmethod
     def read(self, uri: str) -> list[Question]:
-        """The questions behind a URI.
+        """The questions behind a URI: a folder, or files separated by commas.
 
         Raises:
             DataError: absent, empty, or not of the benchmark's format.
         """
+
+    def images_uri(self, uri: str) -> str:
+        """Where the images are when nobody says: the first usual folder that is there, or the questions' own."""
+        folder = layouts.folder_of(uri)
+        places = [storage.join(folder, name) for name in self.image_folders]
+        return next((place for place in places if storage.exists(place)), folder)
+
+    def submission(self, uri: str, questions: Sequence[Question], answers: Mapping[str, str]) -> Submission | None:
+        """The file for the server that scores this benchmark; None where it is scored here.
+
+        Args:
+            uri: the questions, as given to `read`.
+            questions: those that were to be asked.
+            answers: the model's, by question id.
+        """
+        return None
+
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know about how they were made."""
+        return []
 
     @abstractmethod
     def score(self, question: Question, answer: str, profile: Profile) -> float:

@@ -7,19 +7,15 @@ times 10. The document frequencies are the corpus's own, so a corpus of one imag
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from llava.evaluation.ptb import words_of
 
 N = 4
 SIGMA = 6.0
-_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 Grams = Counter[tuple[str, ...]]
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words without punctuation, as the usual tokeniser leaves them."""
-    return _WORD.findall(text.lower())
 
 
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -30,14 +26,17 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     """
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} captions for {len(references)} sets of references")
-    counted = [[_grams(words(text)) for text in texts] for texts in references]
+    ends = [len(candidates)]
+    for texts in references:
+        ends.append(ends[-1] + len(texts))
+    split = [_grams(tokens) for tokens in words_of([*candidates, *(text for texts in references for text in texts)])]
+    counted = [split[start:end] for start, end in pairwise(ends)]
     frequency: Counter[tuple[str, ...]] = Counter()
     for sets in counted:
         frequency.update(set().union(*sets))
     total = math.log(max(1, len(references)))
     scores = []
-    for candidate, sets in zip(candidates, counted, strict=True):
-        own = _grams(words(candidate))
+    for own, sets in zip(split, counted, strict=False):
         parts = [_similarity(own, other, frequency, total) for other in sets]
         scores.append(10 * sum(parts) / len(parts) if parts else 0.0)
     return scores

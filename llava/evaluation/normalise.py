@@ -13,8 +13,8 @@ _NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation
 
 
 def exact(text: str) -> str:
-    """Lower case, without surrounding blanks and one final period: what the original compares GQA answers by."""
-    return text.strip().lower().removesuffix(".").strip()
+    """Lower case, without surrounding blanks and all final periods: what the original compares GQA answers by."""
+    return text.strip().rstrip(".").lower()
 
 
 def lenient(text: str) -> str:

@@ -73,7 +73,7 @@ class PredictionLog:
 
         Args:
             questions: all that were asked.
-            scores: by question id.
+            scores: by question id; a question whose right answer is not known here has none.
             more: further fields of a row, by question id.
         """
         lines = []
@@ -87,7 +87,7 @@ class PredictionLog:
                     "question": question.text,
                     "expected": question.expected,
                     "answer": self.answers[question.id],
-                    "scores": dict(scores[question.id]),
+                    "scores": dict(scores.get(question.id, {})),
                     **((more or {}).get(question.id, {})),
                     "of": self._fingerprints[question.id],
                 }

@@ -27,7 +27,11 @@ def build_report(
     headline = benchmark.headline
     report = Report(title, subtitle)
     report.figures(
-        {f"{headline} ({summary.title})": _shown(headline, summary.figures[headline].value) for summary in summaries}
+        {
+            f"{headline} ({summary.title})": _shown(headline, summary.figures[headline].value)
+            for summary in summaries
+            if headline in summary.figures
+        }
         | {"questions": len(model.scored), "could not be asked": len(failed)}
     )
     report.text(
@@ -35,6 +39,13 @@ def build_report(
         f"{len(model.scored)} answers. Whiskers and ranges are 95 % intervals: questions about one image count "
         "as the few independent ones they are worth; differences are bootstrapped over images, both models together."
     )
+    for note in benchmark.notes():
+        report.text(note)
+    if not model.scored:
+        report.text(
+            "The right answers to these questions are not known here, so there are no scores: hand in the file that "
+            "stands beside the predictions."
+        )
     rows: list[list[float | str | None]] = []
     for summary in summaries:
         for name, value in summary.figures.items():
@@ -42,6 +53,8 @@ def build_report(
                 [summary.title, name, round(value.value, 4), round(value.low, 4), round(value.high, 4), value.n]
             )
     for other in others:
+        if not other.scored:
+            continue
         value = gain(benchmark, model, other, profile)
         name = f"gain of {headline} over {other.title}"
         rows.append([model.title, name, round(value.value, 4), round(value.low, 4), round(value.high, 4), value.n])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from llava import storage
 from llava.errors import DataError, RowError
 from llava.json_lines import lines_of
 from llava.parsing import Malformed, parse_rows
+
+T = TypeVar("T")
 
 
 def files(uri: str) -> list[str]:
@@ -37,6 +39,72 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield index, row
     if index < 0:
         raise DataError(f"{uri}: no questions in it; expected a JSON object a line")
+
+
+def asked(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(index, row) of a question file of LLaVA's own: a JSON line each with `question_id`, `image` and the prompt as
+    `text`, as `playground/data/eval` has them.
+
+    Raises:
+        DataError: the file is empty.
+        RowError: a line is no JSON object, or one of the three is missing.
+    """
+    for index, row in json_lines(uri):
+        for field in ("question_id", "image", "text"):
+            row[field] = text(uri, index, row, field)
+        yield index, row
+
+
+def by_id(uri: str) -> dict[str, Any]:
+    """A JSON object of rows by id, as GQA, ScienceQA and MM-Vet ship theirs.
+
+    Raises:
+        DataError: it is no such object, or empty.
+    """
+    data = storage.read_json(uri)
+    if not isinstance(data, dict) or not data:
+        raise DataError(f"{uri}: found {type(data).__name__}; expected an object of questions by id that is not empty")
+    for key, row in data.items():
+        if not isinstance(row, dict):
+            raise DataError(f"{uri}: {key}: found {type(row).__name__}; expected an object")
+    return data
+
+
+def rows(uri: str) -> list[dict[str, Any]]:
+    """A JSON list of objects.
+
+    Raises:
+        DataError: it is no such list, or empty.
+    """
+    data = storage.read_json(uri)
+    if not isinstance(data, list) or not data or not all(isinstance(row, dict) for row in data):
+        raise DataError(f"{uri}: found {type(data).__name__}; expected a list of objects that is not empty")
+    return data
+
+
+def gold_of(golds: Mapping[str, T], key: str, uri: str, index: int, gold_uri: str) -> T:
+    """The right answer that belongs to a question.
+
+    Raises:
+        RowError: there is none of that id.
+    """
+    if key not in golds:
+        raise RowError(uri, index, "question_id", key, f"an id that is in {gold_uri}", problem="row-id")
+    return golds[key]
+
+
+def ten(uri: str, index: int, row: Mapping[str, Any]) -> list[str]:
+    """The ten people's answers that a question of the VQA family has.
+
+    Raises:
+        RowError: there are not ten; the accuracy is defined over the ten.
+    """
+    found = texts(uri, index, row, "answers")
+    if len(found) != 10:
+        raise RowError(
+            uri, index, "answers", f"{len(found)} answers", "the ten answers of ten people", problem="row-field"
+        )
+    return found
 
 
 def table(uri: str, key: str) -> list[dict[str, Any]]:

@@ -26,9 +26,8 @@ class ModelSummary:
 def summarise(benchmark: Benchmark, name: str, title: str, scored: Sequence[Scored], profile: Profile) -> ModelSummary:
     """Figures of one model, and on how many answers the two profiles differ."""
     differing = sum(len({item.scores[p] for p in PROFILES}) > 1 for item in scored)
-    return ModelSummary(
-        name, title, benchmark.figures(scored, profile), benchmark.by_kind(scored, profile), differing, scored
-    )
+    figures = benchmark.figures(scored, profile) if scored else {}  # nothing known here: no figures, rather than zeros
+    return ModelSummary(name, title, figures, benchmark.by_kind(scored, profile), differing, scored)
 
 
 def gain(benchmark: Benchmark, model: ModelSummary, other: ModelSummary, profile: Profile) -> Interval:
@@ -57,7 +56,7 @@ def metrics_of(benchmark: Benchmark, summaries: Sequence[ModelSummary], profile:
                 metrics[f"accuracy_{_slug(kind)}"] = interval.value
             metrics["questions"] = float(len(summary.scored))
             metrics["profiles_differ"] = float(summary.differing)
-        else:
+        elif summary.scored:
             difference = gain(benchmark, summaries[0], summary, profile)
             metrics[f"gain_over_{summary.name}"] = difference.value
             metrics[f"gain_over_{summary.name}_low"] = difference.low

@@ -8,35 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from llava.evaluation.contractions import CONTRACTIONS
 from llava.written_numbers import NUMBER_WORDS
 
 _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMBER_WORDS[:11])}
 _ARTICLES = ("a", "an", "the")
-# Contractions written without their apostrophe, as the official evaluation restores them.
-_CONTRACTED = """
-aint arent cant couldve couldnt didnt doesnt dont hadnt hasnt havent hed hes howd howll hows isnt itd itll maam
-mightnt mightve mustnt mustve neednt notve oclock oughtnt shant shouldve shouldnt somebodyll somebodys someoned
-someonell someones somethingd somethingll thats thered therere theres theyd theyll theyre theyve twas wasnt weve
-werent whatll whatre whats whatve whens whered wheres whereve whod wholl whos whove whyll whyre whys wont wouldve
-wouldnt yall youd youll youre youve
-"""
-_SUFFIXES = ("nt", "ve", "re", "ll", "d", "s", "m")
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")  # the official pattern means to spare a period behind a digit as well, and does not
+_PERIODS = 32  # the official script hands re.UNICODE to the place of `count`
 _COMMA_IN_NUMBER = re.compile(r"(?<=\d),+(?=\d)")
-
-
-def _restore(word: str) -> str:
-    special = {"aint": "ain't", "cant": "can't", "oclock": "o'clock", "maam": "ma'am", "twas": "'twas", "yall": "y'all"}
-    if word in special:
-        return special[word]
-    if word.endswith("nt"):
-        return f"{word[:-2]}n't"
-    suffix = next(end for end in _SUFFIXES if word.endswith(end))
-    return f"{word[: -len(suffix)]}'{suffix}"
-
-
-_CONTRACTIONS = {word: _restore(word) for word in _CONTRACTED.split()}
 
 
 def normalise(text: str) -> str:
@@ -45,8 +25,8 @@ def normalise(text: str) -> str:
     for mark in _PUNCTUATION:
         apart = f"{mark} " in given or f" {mark}" in given or _COMMA_IN_NUMBER.search(given)
         text = text.replace(mark, "" if apart else " ")
-    words = [_NUMBERS.get(word, word) for word in _PERIOD.sub("", text).lower().split()]
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    words = [_NUMBERS.get(word, word) for word in _PERIOD.sub("", text, count=_PERIODS).lower().split()]
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def normalise_tokens(text: str) -> str:

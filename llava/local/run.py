@@ -24,10 +24,11 @@ from kfp import components, dsl, local
 from pydantic import BaseModel, ConfigDict, Field
 
 from llava import storage
-from llava.errors import SettingsError, UserError
+from llava.errors import UserError
 from llava.local.attempts import Attempts
 from llava.local.handlers import LocalContext, docker_handler_of, process_handler_of
 from llava.local.symbol import docker_handler, process_handler
+from llava.pipelines.values import check_arguments
 
 RUN_RECORD = "run.json"
 INTERRUPTED = "interrupted; the same command resumes from here: what is done is cached, training has its checkpoints"
@@ -141,31 +142,6 @@ def run_package(package: Path, arguments: Mapping[str, Any], options: LocalOptio
     return record
 
 
-def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments as the package's types: text from a command line becomes numbers, booleans, JSON.
-
-    Raises:
-        SettingsError: naming every unknown, missing or unreadable argument at once.
-    """
-    declared = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
-    faults, values = [], {}
-    for name, value in arguments.items():
-        if name not in declared:
-            faults.append(f"{name}: no such parameter; known: {', '.join(sorted(declared))}")
-            continue
-        try:
-            values[name] = _as_type(value, declared[name]["parameterType"])
-        except ValueError as error:
-            faults.append(f"{name}: found {value!r}; expected {error}")
-    missing = [
-        n for n, d in declared.items() if not d.get("isOptional") and "defaultValue" not in d and n not in values
-    ]
-    faults += [f"{name}: missing; it is required: {declared[name].get('description', '')}" for name in missing]
-    if faults:
-        raise SettingsError("\n".join(f"pipeline parameter {fault}" for fault in faults))
-    return values
-
-
 def code_fingerprint(salt: str = "") -> str:
     """Hash over the code and recipes that local stages run, 12 hex digits."""
     package = Path(str(resources.files("llava")))
@@ -184,26 +160,6 @@ def prune_cache(cache: Path) -> None:
         uris = [output["uri"] for output in outputs if isinstance(output, dict) and "uri" in output]
         if not all(storage.exists(uri) for uri in uris if storage.is_remote(uri)):
             entry.unlink()
-
-
-def _as_type(value: Any, kind: str) -> Any:
-    if not isinstance(value, str) or kind == "STRING":
-        return str(value) if kind == "STRING" else value
-    readers = {"NUMBER_INTEGER": (int, "a whole number"), "NUMBER_DOUBLE": (float, "a number")}
-    if kind in readers:
-        read, expected = readers[kind]
-        try:
-            return read(value)
-        except ValueError:
-            raise ValueError(expected) from None
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError("JSON") from None
-    expected_type = {"BOOLEAN": bool, "LIST": list, "STRUCT": dict}[kind]
-    if not isinstance(parsed, expected_type):
-        raise ValueError({"BOOLEAN": "true or false", "LIST": "a JSON list", "STRUCT": "a JSON object"}[kind])
-    return parsed
 
 
 def _adapt(spec: dict[str, Any], fingerprint: str) -> None:

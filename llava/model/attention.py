@@ -8,14 +8,18 @@ Shapes: B batch, H query heads, G key/value heads, T tokens, D head width, N doc
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import varlen
 
 NAME = "llava_packed"
+# torch 2.11 has no such argument, and takes as many key/value heads as query heads.
+_KERNEL_GROUPS_HEADS = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
 
 
 def install(model: nn.Module) -> None:
@@ -49,9 +53,9 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document of a pack (B = 1); transformers' interface, returns (B, T, H, D).
 
-    On CUDA in half precision this is one variable-length kernel (`torch.nn.attention.varlen`, torch >= 2.10). Elsewhere
-    each document is attended to by itself, exactly as if it had come alone. With `padded_rows`, the mask is
-    `padded_mask`'s, which knows nothing of a layer's sliding window: it is applied here.
+    On CUDA in half precision this is one variable-length kernel (`torch.nn.attention.varlen`, torch >= 2.11) for heads
+    of a multiple of 8 channels. Elsewhere each document is attended to by itself, exactly as if it had come alone. With
+    `padded_rows`, the mask is `padded_mask`'s, which knows nothing of a layer's sliding window: it is applied here.
     """
     if cu_seqlens_N is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -67,7 +71,8 @@ def packed_attention(
             f"a pack is one row without a key/value cache; got batch {query_BHTD.shape[0]}, "
             f"{query_BHTD.shape[2]} queries, {key_BGTD.shape[2]} keys"
         )
-    if query_BHTD.is_cuda and query_BHTD.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
+    half = query_BHTD.dtype in (torch.bfloat16, torch.float16)
+    if query_BHTD.is_cuda and half and dropout == 0.0 and query_BHTD.shape[-1] % 8 == 0:
         assert max_seqlen is not None
         return _varlen(query_BHTD, key_BGTD, value_BGTD, cu_seqlens_N, max_seqlen, scaling, sliding_window), None
     return _by_document(query_BHTD, key_BGTD, value_BGTD, cu_seqlens_N, dropout, scaling, sliding_window), None
@@ -82,11 +87,16 @@ def _varlen(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
     query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query_BHTD, key_BGTD, value_BGTD))
     left = -1 if window is None or window >= longest else window - 1
-    out = varlen_attn(
+    more: dict[str, Any] = {}
+    if query_THD.shape[1] != key_TGD.shape[1]:
+        if _KERNEL_GROUPS_HEADS:
+            more = {"enable_gqa": True}
+        else:
+            times = query_THD.shape[1] // key_TGD.shape[1]
+            key_TGD, value_TGD = (x.repeat_interleave(times, dim=1) for x in (key_TGD, value_TGD))
+    out = varlen.varlen_attn(
         query_THD,
         key_TGD,
         value_TGD,
@@ -96,7 +106,7 @@ def _varlen(
         longest,
         scale=scaling,
         window_size=(left, 0),
-        enable_gqa=query_THD.shape[1] != key_TGD.shape[1],
+        **more,
     )
     assert isinstance(out, torch.Tensor)
     return out[None]

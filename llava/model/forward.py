@@ -31,7 +31,13 @@ class Batch(Protocol):
 
 
 def supervised_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """Logits (K, V) at the positions whose next token is supervised, in the model's dtype.
+    """Logits (K, V) at the positions whose next token is supervised, in the model's dtype; see `supervised_hidden`."""
+    logits_KV: torch.Tensor = model.lm_head(supervised_hidden(model, batch))
+    return logits_KV
+
+
+def supervised_hidden(model: Any, batch: Batch) -> torch.Tensor:
+    """Last hidden states (K, D) at the positions whose next token is supervised.
 
     Raises:
         ValueError: placeholders in the ids and visual tokens of the images differ in number.
@@ -57,9 +63,8 @@ def supervised_logits(model: Any, batch: Batch) -> torch.Tensor:
         use_cache=False,
         **more,
     ).last_hidden_state
-    hidden_KD = hidden_BTD.flatten(0, 1).index_select(0, batch.target_index_K)
-    logits_KV: torch.Tensor = model.lm_head(hidden_KD)
-    return logits_KV
+    hidden_KD: torch.Tensor = hidden_BTD.flatten(0, 1).index_select(0, batch.target_index_K)
+    return hidden_KD
 
 
 def merged_embeddings(model: Any, batch: Batch) -> torch.Tensor:
@@ -74,7 +79,11 @@ def merged_embeddings(model: Any, batch: Batch) -> torch.Tensor:
     features = torch.cat(image_features(model, batch.pixel_values_ICHW, batch.image_sizes_I2)).to(embeddings_BTD.dtype)
     placeholder_BT = batch.input_ids_BT == model.config.image_token_index
     _check_counts(placeholder_BT, features.shape[0])
-    return embeddings_BTD.masked_scatter(placeholder_BT[..., None], features)
+    # The backward pass of `masked_scatter` asks the device how many there are, and waits; sorting needs no answer.
+    at_V = placeholder_BT.flatten().logical_not().to(torch.uint8).argsort(stable=True)[: features.shape[0]]
+    if embeddings_BTD.shape[0] == 1:  # a pack: no view, which compiled layers would guard the size of
+        return embeddings_BTD.index_copy(1, at_V, features[None])
+    return embeddings_BTD.flatten(0, 1).index_copy(0, at_V, features).view_as(embeddings_BTD)
 
 
 def _zero(model: Any, pixel_values_ICHW: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Greedy answers in batches: the same tokens as one request at a time, only sooner.
 
 Prompts are padded on the left, positions count real tokens only, and the key/value cache is on (the model's own flag is
-off, because it is trained with packs). Requests of like length share a batch; rows that have ended leave it. Images go
+off, because it is trained with packs). Requests of like length share a batch; rows that have ended
+leave it, several at once, and the cache is written in place instead of being copied at every token. Images go
 through the processor saved with the model, as an inference engine would do it.
 
 Shapes: B rows, T prompt tokens, S tokens so far, D text width, V vocabulary, I images (tiles for LLaVA-NeXT).
@@ -16,8 +17,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from llava.model.answer_cache import roomy
 from llava.model.features import image_features, tiles_of
 from llava.model.stopping import Unfolding, end_tokens, turn_end
+
+COMPACT_BELOW = 0.75  # ended rows leave the batch when this share of it is still being answered
 
 Stream = Callable[[int, str], None]
 
@@ -39,6 +43,7 @@ class _Row:
     index: int
     text: Unfolding
     tokens: list[int] = field(default_factory=list)
+    ended: bool = False
 
 
 def generate(
@@ -126,6 +131,8 @@ def _answer(
     rows = [_Row(index, Unfolding(processor.tokenizer, stop)) for index in requests]
     answers: dict[int, str] = {}
     cache = DynamicCache(config=model.model.language_model.config)
+    roomy(cache, embeddings_BTD.shape[1] + max_new_tokens)
+    unread = stream is None and not any(stop)  # nothing depends on the text before an answer is whole
     inputs: dict[str, Any] = {"inputs_embeds": embeddings_BTD}
     for step in range(max_new_tokens):
         hidden_BTD = model.model.language_model(
@@ -133,27 +140,31 @@ def _answer(
         ).last_hidden_state
         logits_BV = model.lm_head(hidden_BTD[:, -1])
         chosen = logits_BV.argmax(-1).tolist()
-        going = []
-        for k, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+        going = 0
+        for row, token in zip(rows, chosen, strict=True):
+            if row.ended:  # it stays a while, because to take it out copies the cache of all others
+                continue
             ended = token in ends
             if not ended:
                 row.tokens.append(token)
             last = ended or step == max_new_tokens - 1
-            piece = row.text.extend(row.tokens, last=last)
+            piece = "" if unread and not last else row.text.extend(row.tokens, last=last)
             if stream is not None and piece:
                 stream(row.index, piece)
             if last or row.text.stopped:
                 answers[row.index] = row.text.shown.strip()
+                row.ended = True
             else:
-                going.append(k)
+                going += 1
         if not going:
             break
-        if len(going) < len(rows):
-            keep = torch.tensor(going, device=device)
+        if going <= len(rows) * COMPACT_BELOW:
+            going_rows = [k for k, row in enumerate(rows) if not row.ended]
+            keep = torch.tensor(going_rows, device=device)
             cache.batch_select_indices(keep)
             mask_BS, position_BT = mask_BS[keep], position_BT[keep]
-            rows = [rows[k] for k in going]
-        inputs = {"input_ids": torch.tensor([[row.tokens[-1]] for row in rows], device=device)}
+            rows = [rows[k] for k in going_rows]
+        inputs = {"input_ids": torch.tensor([[row.tokens[-1] if row.tokens else 0] for row in rows], device=device)}
         mask_BS = torch.cat([mask_BS, mask_BS.new_ones(len(rows), 1)], dim=1)
         position_BT = position_BT[:, -1:] + 1
     return answers

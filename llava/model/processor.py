@@ -95,7 +95,7 @@ def _next_image_processor(recipe: ModelRecipe, vision: Any) -> Any:
 def _colour_settings(recipe: ModelRecipe) -> dict[str, Any]:
     from transformers.utils import cached_file
 
-    path = sources.resolve(recipe.vision_tower, "model.vision_tower")
+    path = sources.resolve(recipe.vision_tower, "model.vision_tower", weights=False)
     found = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     if found is None:  # a bare tower: CLIP's own published values
         from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD

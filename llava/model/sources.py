@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import llava
 from llava import storage
 from llava.errors import SettingsError
+from llava.model.node_copies import node_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
 
-def resolve(source: str, field: str) -> str:
+def resolve(source: str, field: str, *, weights: bool = True) -> str:
     """What `from_pretrained` takes for `source`: a local directory (fetched first when remote) or a hub id.
+
+    Of a remote one only what is asked for is fetched: its weights, or configuration and tokenizer alone.
 
     A relative path is looked up from the working directory, then from the project's own root, so that the
     recipes that name the shipped base models work from anywhere.
@@ -27,7 +30,9 @@ def resolve(source: str, field: str) -> str:
         SettingsError: neither a directory with a config.json nor of the form of a hub id.
         StorageError: nothing stands at the URI.
     """
-    if storage.is_remote(source) or source.startswith("file://"):
+    if storage.is_remote(source):
+        return str(_checked(node_copy(source, field, weights=weights), source, field))
+    if source.startswith("file://"):
         return str(_checked(storage.as_local(source), source, field))
     for candidate in (Path(source), Path(llava.__file__).parent.parent / source):
         if candidate.exists():
@@ -78,7 +83,7 @@ def text_config(source: str) -> PreTrainedConfig:
 def _config(source: str, field: str) -> Any:
     from transformers import AutoConfig
 
-    path = resolve(source, field)
+    path = resolve(source, field, weights=False)
     if Path(path).is_dir():
         # transformers takes much for granted: an empty file, another encoding, -1 layers (all of them dropped).
         check_config(storage.read_json(str(Path(path) / "config.json")), f"{field}: {source}: config.json")

@@ -33,7 +33,7 @@ def load_tokenizer(language_model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    path = resolve(language_model, "model.language_model")
+    path = resolve(language_model, "model.language_model", weights=False)
     _need_sentencepiece(path, language_model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)

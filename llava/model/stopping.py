@@ -58,6 +58,7 @@ class Unfolding:
         if not last:
             # A run of byte pieces is decoded as a whole: one more byte can turn all of it into something else.
             names = self._tokenizer.convert_ids_to_tokens(list(tokens))
+            # Rows that a matrix has beyond the tokenizer's words (it is rounded up) have no name.
             while certain and _BYTE.fullmatch(names[certain - 1] or ""):
                 certain -= 1
         text = self._tokenizer.decode(

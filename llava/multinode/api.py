@@ -7,7 +7,6 @@ Inside a pod, address, certificate and token are where Kubernetes puts them. `LL
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from typing import Any
 import httpx
 
 from llava.errors import SettingsError, TransientError, UserError
+from llava.retrying import Pauses
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 ATTEMPTS = 6
-_PAUSE_S = 0.5
+_PAUSES = Pauses(first=1.0, longest=16.0)
 
 
 class KubernetesError(UserError):
@@ -108,9 +108,7 @@ class KubernetesApi:
         expected: tuple[int, ...] = (),
     ) -> httpx.Response:
         problem = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(_PAUSE_S * 2**attempt)
+        for _ in _PAUSES.attempts(most=ATTEMPTS):
             try:
                 headers = {**self._headers(), **({"Content-Type": content_type} if body is not None else {})}
                 reply = self._client.request(method, path, params=query, json=body, headers=headers)

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from llava import accelerators
 from llava.errors import StorageError, UserError
 
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.training.job import Job
 
     try:
+        accelerators.require(int(os.environ.get(accelerators.ASKED, "0")))
         job = Job.read(arguments.job)
         try:
             launch.launch(job, launch.process_count(arguments.processes))

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from llava import storage
+from llava.accelerators import ASKED
 from llava.config import validate
 from llava.errors import SettingsError
 from llava.parsing import Malformed, parse_json
@@ -91,7 +92,7 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
         image=image,
         settings=settings,
         pod=pod or {},
-        environment={"LLAVA_RUN": job.run},
+        environment={"LLAVA_RUN": job.run, ASKED: str(settings.accelerators)},
     )
     try:
         run_train_job(api, manifest_of(request), poll_s=float(os.environ.get("LLAVA_TRAINJOB_POLL_S", "5")))

@@ -20,6 +20,10 @@ NODE_CONTAINER = "node"
 NODE_JOB = "node"
 MANAGER = "llava.pipelines/stage"
 SPEC_HASH = "llava.pipelines/spec"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+# A mesh's sidecar never ends, and so would no node; in a profile's namespace Istio adds one to every pod.
+NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 # Of the stage's own pod; a node has its own.
 _OWN = {
     "KFP_POD_NAME",
@@ -45,7 +49,7 @@ class NodeSettings(BaseModel):
     shm: str = "64Gi"
     scratch: str = "200Gi"
     runtime: str = Field("torch-distributed", description="ClusterTrainingRuntime")
-    queue: str = Field("", description="Kueue LocalQueue; empty: none")
+    queue: str = Field("", description="Kueue LocalQueue; empty: the one of the stage's own pod, if it has one")
     node_selector: dict[str, str] = Field(default_factory=dict)
     deadline_hours: int = Field(168, ge=1)
 
@@ -108,9 +112,12 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
     environment += [{"name": "TMPDIR", "value": "/scratch"}, {"name": "HF_HOME", "value": _hub(own, mounts)}]
     environment += [{"name": name, "value": value} for name, value in request.environment.items()]
     pod_patch: dict[str, Any] = {
+        "securityContext": _pod_security(spec_of_pod),
         "containers": [
             {
                 "name": NODE_CONTAINER,
+                # What Pod Security `restricted` asks of a container; Trainer sets none of it.
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                 "volumeMounts": [
                     {"name": "shm", "mountPath": "/dev/shm"},
                     {"name": "scratch", "mountPath": "/scratch"},
@@ -130,6 +137,8 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
     if account := spec_of_pod.get("serviceAccountName"):
         pod_patch["serviceAccountName"] = account
     labels = {"app.kubernetes.io/name": "llava", "app.kubernetes.io/component": request.stage}
+    # As a label for Istio from 1.14 on, as an annotation for those before.
+    pod_metadata = {"labels": {**labels, **NO_SIDECAR}, "annotations": dict(NO_SIDECAR)}
     spec = {
         "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "ClusterTrainingRuntime", "name": settings.runtime},
         "activeDeadlineSeconds": settings.deadline_hours * 3600,
@@ -149,9 +158,7 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
                             "replicatedJobs": [
                                 {
                                     "name": NODE_JOB,
-                                    "template": {
-                                        "spec": {"template": {"metadata": {"labels": labels}, "spec": pod_patch}}
-                                    },
+                                    "template": {"spec": {"template": {"metadata": pod_metadata, "spec": pod_patch}}},
                                 }
                             ]
                         }
@@ -165,12 +172,28 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
         "kind": "TrainJob",
         "metadata": {
             "name": job_name(request.stage, request.run),
-            "labels": {**labels, **({"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {})},
+            "labels": {**labels, **_queue_labels(settings, request.pod)},
             "annotations": {SPEC_HASH: hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()},
             "ownerReferences": owner_reference(request.pod),
         },
         "spec": spec,
     }
+
+
+def _pod_security(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a node's pod: what Pod Security `restricted` asks, and the user of the stage's own pod, where one is set."""
+    own = {**(spec.get("securityContext") or {}), **(_main_container({"spec": spec}).get("securityContext") or {})}
+    named = ("runAsUser", "runAsGroup", "fsGroup", "fsGroupChangePolicy", "supplementalGroups")
+    security = {name: own[name] for name in named if own.get(name) is not None}
+    # Our images name a user that is not root by number, so this holds without one being chosen here.
+    return {**security, "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def _queue_labels(settings: NodeSettings, pod: Mapping[str, Any]) -> dict[str, str]:
+    """Kueue's labels of the job: the queue of the `train_job` setting, else the one the stage's own pod waited in."""
+    own = (pod.get("metadata") or {}).get("labels") or {}
+    found = {name: str(own[name]) for name in (QUEUE_LABEL, PRIORITY_LABEL) if own.get(name)}
+    return {**found, QUEUE_LABEL: settings.queue} if settings.queue else found
 
 
 def _hub(own: Mapping[str, Any], mounts: Sequence[Mapping[str, Any]]) -> str:

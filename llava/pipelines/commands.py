@@ -13,31 +13,18 @@ import typer
 
 from llava import storage
 from llava.errors import SettingsError, UserError
+from llava.pipelines import options as opt
+from llava.pipelines.clean_command import add_clean
 from llava.pipelines.clustertest.command import add_clustertest
 from llava.pipelines.clustertest.world import MakeWorld
+from llava.pipelines.cost_command import add_cost
 from llava.pipelines.graph import STAGES, package_names
-from llava.pipelines.options import (
-    Build,
-    FileOption,
-    FromOption,
-    HubCacheOption,
-    LabelOption,
-    LockOption,
-    OnlyOption,
-    PackageOption,
-    ParamOption,
-    PinnedOption,
-    PriorityOption,
-    QueueOption,
-    json_object,
-    package_of,
-    pairs,
-    parameter_file,
-    read_parameters,
-)
+from llava.pipelines.options import json_object, package_of, pairs, parameter_file, read_parameters
 from llava.pipelines.package import compile_package
+from llava.pipelines.register_command import add_register
 from llava.pipelines.remote_commands import PACKAGES, add_remote_commands, local_folder, run_here
 from llava.pipelines.resources import ClusterOptions
+from llava.pipelines.schedule_commands import add_schedule
 
 HELP = (
     f"LLaVA's pipelines: {', '.join(STAGES)}.\n\n"
@@ -47,21 +34,21 @@ HELP = (
 )
 
 
-def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
+def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typer:
     """The commands over a factory of pipelines, and over one of small worlds for the cluster test."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 
     @app.command("compile")
     def compile_command(
-        from_stage: FromOption = None,
-        only_stage: OnlyOption = None,
+        from_stage: opt.FromOption = None,
+        only_stage: opt.OnlyOption = None,
         out: Annotated[Path, typer.Option(help="Folder to write to")] = PACKAGES,
-        images: LockOption = None,
-        require_pinned: PinnedOption = False,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
+        images: opt.LockOption = None,
+        require_pinned: opt.PinnedOption = False,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
     ) -> None:
         """Compile and lint the packages, for the Kubeflow UI: all of them, or one."""
         one = package_of(from_stage, only_stage)
@@ -80,9 +67,9 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
 
     @app.command()
     def run(
-        param: ParamOption = None,
-        params: FileOption = None,
-        package: PackageOption = "full",
+        param: opt.ParamOption = None,
+        params: opt.FileOption = None,
+        package: opt.PackageOption = "full",
         root: Annotated[str, typer.Option(help="Folder, or s3:// URI, for artifacts")] = "runs/local",
         work: Annotated[
             Path | None, typer.Option(help="Folder for bookkeeping and cache", show_default="ROOT, or runs/local")
@@ -94,7 +81,7 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
         interpreter: Annotated[
             list[str] | None, typer.Option(metavar="IMAGE=PYTHON", help="Interpreter for an image; repeat")
         ] = None,
-        images: LockOption = None,
+        images: opt.LockOption = None,
         cache: Annotated[bool, typer.Option(help="Use results of earlier runs")] = True,
         salt: Annotated[str, typer.Option(help="Anything else the results depend on; mixed into the cache key")] = "",
     ) -> None:
@@ -118,19 +105,23 @@ def make_app(build: Build, make_world: MakeWorld | None = None) -> typer.Typer:
         run_here(compiled, read_parameters(params, param), options)
 
     @app.command()
-    def parameters(package: PackageOption = "full") -> None:
+    def parameters(package: opt.PackageOption = "full") -> None:
         """Every pipeline parameter with default and description: a file to fill in for --params."""
         with tempfile.TemporaryDirectory(prefix="llava-package-") as folder:
             compiled, _ = compile_package(build, package, Path(folder), ClusterOptions())
             typer.echo(parameter_file(compiled))
 
     add_remote_commands(app, build)
+    add_schedule(app, build)
+    add_clean(app)
+    add_cost(app)
+    add_register(app)
     if make_world:
         add_clustertest(app, build, make_world)
     return app
 
 
-def main(build: Build, argv: list[str] | None = None, make_world: MakeWorld | None = None) -> int:
+def main(build: opt.Build, argv: list[str] | None = None, make_world: MakeWorld | None = None) -> int:
     """Entry point of `pipeline.py`; exit status 2 after a message for what the user can put right."""
     try:
         make_app(build, make_world)(argv, standalone_mode=True)

@@ -33,6 +33,7 @@ class Execution:
         inputs: slot -> URI of what it read, as an artifact or by URI.
         outputs: output -> URI.
         pods: names of its attempts' pods, as Argo calls the nodes.
+        resources: resource -> amount times seconds, of all attempts, as Argo counts them (`resourcesDuration`).
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Execution:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     pods: tuple[str, ...] = field(default=())
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 def executions(manifest: str) -> list[Execution]:
@@ -66,7 +68,10 @@ def executions(manifest: str) -> list[Execution]:
         before = found.get(key)
         succeeded = node.get("phase") == "Succeeded" or (before is not None and before.succeeded)
         pods = (*(before.pods if before else ()), str(node.get("displayName") or node_id))
-        found[key] = Execution(stage, succeeded, inputs, outputs, pods)
+        used = dict(before.resources) if before else {}
+        for name, amount in (node.get("resourcesDuration") or {}).items():
+            used[name] = used.get(name, 0.0) + float(amount)
+        found[key] = Execution(stage, succeeded, inputs, outputs, pods, used)
     return list(found.values())
 
 

@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,6 +56,30 @@ HubCacheOption = Annotated[
         metavar="CLAIM",
         help="PersistentVolumeClaim (ReadWriteMany) that keeps base models from the hub between pods: llava-hub-cache",
     ),
+]
+HostOption = Annotated[
+    str | None,
+    typer.Option("--host", help="URL of the Kubeflow Pipelines API", show_default="KF_PIPELINES_ENDPOINT"),
+]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", help="Namespace of the run's pods: in a multi-user installation your profile's")
+]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run", show_default="package and time")]
+AccountOption = Annotated[
+    str | None, typer.Option("--service-account", help="Service account of the run's pods", show_default="Kubeflow's")
+]
+CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
+ClusterCheck = Literal["refuse", "warn", "off"]
+ClusterCheckOption = Annotated[
+    ClusterCheck,
+    typer.Option(
+        "--cluster-check",
+        help="When a Secret is missing or no node can hold a pod: refuse, or warn and continue; off: ask no cluster",
+    ),
+]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", help="kubeconfig context of that cluster", show_default="the current one")
 ]
 
 

@@ -5,93 +5,55 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava import storage
 from llava.errors import SettingsError
+from llava.pipelines import options as opt
 from llava.pipelines.checks.cluster import Cluster, NotAsked
 from llava.pipelines.checks.cluster_check import RunRequest, check_cluster
 from llava.pipelines.checks.preflight import require_sound
 from llava.pipelines.checks.spec import read_spec
 from llava.pipelines.graph import parameter_name, plan_package
-from llava.pipelines.options import (
-    Build,
-    FileOption,
-    FromOption,
-    HubCacheOption,
-    LabelOption,
-    LockOption,
-    OnlyOption,
-    PackageOption,
-    ParamOption,
-    PinnedOption,
-    PriorityOption,
-    QueueOption,
-    package_of,
-    pairs,
-    read_parameters,
-)
+from llava.pipelines.options import package_of, pairs, read_parameters
 from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
+from llava.pipelines.values import check_arguments
 
 if TYPE_CHECKING:
     from llava.local.run import LocalOptions, RunRecord
     from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
-HostOption = Annotated[
-    str | None,
-    typer.Option("--host", help="URL of the Kubeflow Pipelines API", show_default="KF_PIPELINES_ENDPOINT"),
-]
-NamespaceOption = Annotated[
-    str, typer.Option("--namespace", help="Namespace of the run's pods: in a multi-user installation your profile's")
-]
-ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
-NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run", show_default="package and time")]
-AccountOption = Annotated[
-    str | None, typer.Option("--service-account", help="Service account of the run's pods", show_default="Kubeflow's")
-]
-CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
-ClusterCheck = Literal["refuse", "warn", "off"]
-ClusterCheckOption = Annotated[
-    ClusterCheck,
-    typer.Option(
-        "--cluster-check",
-        help="When a Secret is missing or no node can hold a pod: refuse, or warn and continue; off: ask no cluster",
-    ),
-]
-ContextOption = Annotated[
-    str | None, typer.Option("--context", help="kubeconfig context of that cluster", show_default="the current one")
-]
 
 
-def add_remote_commands(app: typer.Typer, build: Build) -> None:
+def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
     """Add the commands to `app`, over a factory of pipelines."""
 
     @app.command()
     def submit(
-        param: ParamOption = None,
-        params: FileOption = None,
-        package: PackageOption = "full",
-        host: HostOption = None,
-        namespace: NamespaceOption = "kubeflow",
-        experiment: ExperimentOption = "llava",
-        name: NameOption = None,
+        param: opt.ParamOption = None,
+        params: opt.FileOption = None,
+        package: opt.PackageOption = "full",
+        host: opt.HostOption = None,
+        namespace: opt.NamespaceOption = "kubeflow",
+        experiment: opt.ExperimentOption = "llava",
+        name: opt.NameOption = None,
         root: Annotated[
             str | None, typer.Option(help="Pipeline root: s3:// or minio://", show_default="the service's")
         ] = None,
-        service_account: AccountOption = None,
-        cache: CacheOption = True,
-        images: LockOption = None,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
-        cluster_check: ClusterCheckOption = "refuse",
-        context: ContextOption = None,
+        service_account: opt.AccountOption = None,
+        cache: opt.CacheOption = True,
+        images: opt.LockOption = None,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
+        cluster_check: opt.ClusterCheckOption = "refuse",
+        context: opt.ContextOption = None,
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
@@ -105,16 +67,16 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
 
     @app.command()
     def upload(
-        package: PackageOption = "full",
-        host: HostOption = None,
-        namespace: NamespaceOption = "kubeflow",
+        package: opt.PackageOption = "full",
+        host: opt.HostOption = None,
+        namespace: opt.NamespaceOption = "kubeflow",
         version: Annotated[str | None, typer.Option(help="Name of the version", show_default="version+commit")] = None,
-        images: LockOption = None,
-        require_pinned: PinnedOption = False,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
+        images: opt.LockOption = None,
+        require_pinned: opt.PinnedOption = False,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
     ) -> None:
         """Compile a package and upload it as a new version of its pipeline."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
@@ -130,32 +92,32 @@ def add_remote_commands(app: typer.Typer, build: Build) -> None:
     @app.command()
     def rerun(
         run: Annotated[str, typer.Option(help="Id of the earlier run (locally: the name of its folder)")],
-        from_stage: FromOption = None,
-        only_stage: OnlyOption = None,
+        from_stage: opt.FromOption = None,
+        only_stage: opt.OnlyOption = None,
         resume: Annotated[
             bool, typer.Option("--resume", help="The first stage resumes from its checkpoints in that run")
         ] = False,
-        param: ParamOption = None,
-        params: FileOption = None,
+        param: opt.ParamOption = None,
+        params: opt.FileOption = None,
         root: Annotated[
             str | None,
             typer.Option(help="Pipeline root of the earlier run", show_default="what the service says"),
         ] = None,
         local: Annotated[bool, typer.Option("--local", help="Run on this machine; ROOT is a local run's")] = False,
         work: Annotated[Path | None, typer.Option(help="With --local: folder for bookkeeping and cache")] = None,
-        host: HostOption = None,
-        namespace: NamespaceOption = "kubeflow",
-        experiment: ExperimentOption = "llava",
-        name: NameOption = None,
-        service_account: AccountOption = None,
-        cache: CacheOption = True,
-        images: LockOption = None,
-        queue: QueueOption = "",
-        priority: PriorityOption = "",
-        label: LabelOption = None,
-        hub_cache: HubCacheOption = "",
-        cluster_check: ClusterCheckOption = "refuse",
-        context: ContextOption = None,
+        host: opt.HostOption = None,
+        namespace: opt.NamespaceOption = "kubeflow",
+        experiment: opt.ExperimentOption = "llava",
+        name: opt.NameOption = None,
+        service_account: opt.AccountOption = None,
+        cache: opt.CacheOption = True,
+        images: opt.LockOption = None,
+        queue: opt.QueueOption = "",
+        priority: opt.PriorityOption = "",
+        label: opt.LabelOption = None,
+        hub_cache: opt.HubCacheOption = "",
+        cluster_check: opt.ClusterCheckOption = "refuse",
+        context: opt.ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
         from llava.local.run import LocalOptions
@@ -257,7 +219,7 @@ def start(service: Service, request: RunRequest, *, experiment: str, name: str, 
     typer.echo(f"run {run}\n{service.url(run)}")
 
 
-def ask_cluster(request: RunRequest, mode: ClusterCheck, context: str | None) -> None:
+def ask_cluster(request: RunRequest, mode: opt.ClusterCheck, context: str | None) -> None:
     """Say what the cluster says against a run; where it cannot be asked, say that.
 
     Raises:
@@ -288,8 +250,6 @@ def checked(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: naming every fault.
     """
-    from llava.local.run import check_arguments
-
     spec = read_spec(compiled)
     values = check_arguments(spec, arguments)
     require_sound(compiled, values)

@@ -15,6 +15,8 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from llava.stages.spending import PRICE
+
 METRICS_PORT = "9464"
 SCRATCH = "/scratch"
 HUB_CACHE = "/hub-cache"
@@ -32,7 +34,7 @@ TOLERATE_GPU_TAINT = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": 
 
 STORAGE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # Of the ConfigMap `storage_config`: where the store is, and where runs too short to be scraped push their metrics.
-CONFIG_KEYS = ("AWS_ENDPOINT_URL", "AWS_REGION", "LLAVA_PUSHGATEWAY")
+CONFIG_KEYS = ("AWS_ENDPOINT_URL", "AWS_REGION", "LLAVA_PUSHGATEWAY", PRICE)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,10 @@ Activations are the tensors that autograd keeps, counted from the modules' code 
 autograd really keeps (`torch.autograd.graph.saved_tensors_hooks`). States follow DeepSpeed (Rajbhandari et al. 2020,
 ZeRO): with bf16, fp32 masters and two moments, 12 B a trained parameter, partitioned from ZeRO-1 on; fp32 gradient
 accumulators, whole under ZeRO-1 and partitioned from ZeRO-2 on; weights partitioned under ZeRO-3. All in bytes.
+
+Measured on one H200 (`benchmarks/results/gpu_train.json`): 112.5 GiB where 112.0 are planned (stage 1 of the 7B, 24,523
+tokens), 133.9 where 134.5 are (LoRA, 15,832 tokens); compiled layers took 84.4 in the first case, which is what makes
+`layer_activations` count them apart.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ Precision = Literal["fp32", "bf16"]
 BUCKET = 500_000_000
 LIVE_PARAMETERS = 1_000_000_000
 # CUDA context, NCCL buffers, cuBLAS workspaces; then the share that the caching allocator loses to fragmentation.
+# Positions whose logits exist at a time (`llava.training.head.CHUNK`).
+LOGITS_CHUNK = 1024
 CONTEXT = int(1.5 * 2**30)
 FRAGMENTATION = 0.05
 
@@ -58,18 +64,21 @@ def trained_parameters(shape: Shape, stage: Stage, recipe: TrainRecipe) -> int:
     return trained
 
 
-def layer_activations(shape: Shape, precision: Precision, *, trained: bool, lora: LoraRecipe | None = None) -> float:
+def layer_activations(
+    shape: Shape, precision: Precision, *, trained: bool, lora: LoraRecipe | None = None, compiled: bool = False
+) -> float:
     """Bytes that autograd keeps of one token in one language layer.
 
     Each norm keeps its input in fp32 (and, where its scale is trained, its output); each trained matrix its input;
     attention its q, k, v, output and one fp32 number a head; the gated feed-forward its two halves and their
-    activation (and the product, where the last matrix is trained).
+    activation (and the product, where the last matrix is trained). A compiled layer keeps each norm's input in the
+    model's own precision and makes the activation of the gate again.
     """
     size = 2 if precision == "bf16" else 4
     d, q, kv, f = shape.width, shape.query_width, shape.kv_width, shape.hidden
-    norms = 2 * (d + 1) * 4
+    norms = 2 * (d * size + 4) if compiled else 2 * (d + 1) * 4
     attention = size * (2 * q + 2 * kv) + 4 * shape.heads
-    gate = size * 3 * f
+    gate = size * (2 if compiled else 3) * f
     total: float = float(norms + attention + gate)
     if trained:
         total += size * (2 * d + 2 * d + f)
@@ -115,7 +124,7 @@ def recomputed_layers(shape: Shape, recipe: TrainRecipe) -> int:
 def _layer(shape: Shape, stage: Stage, recipe: TrainRecipe) -> float:
     lora = recipe.lora if stage == "finetune" else None
     trained = stage == "finetune" and lora is None
-    return layer_activations(shape, recipe.precision, trained=trained, lora=lora)
+    return layer_activations(shape, recipe.precision, trained=trained, lora=lora, compiled=recipe.compile)
 
 
 def _tower_layer(shape: Shape, size: int) -> int:
@@ -123,9 +132,16 @@ def _tower_layer(shape: Shape, size: int) -> int:
     return size * (shape.patches + 1) * (8 * shape.tower_width + 4 * shape.tower_hidden)
 
 
-def logits(shape: Shape, recipe: TrainRecipe, positions: int) -> float:
-    """Bytes of logits and loss at `positions`: the logits, their fp32 copy, log-softmax and one gradient."""
-    return float(positions * shape.vocabulary * (12 if recipe.precision == "fp32" else 14))
+def logits(shape: Shape, stage: Stage, recipe: TrainRecipe, positions: int) -> float:
+    """Bytes of logits and loss at `positions`.
+
+    For one chunk: the logits, their fp32 copy, log-softmax and the gradient; for all: the gradient of the hidden
+    states; and where the head is trained, that of its weight, summed in fp32 and rounded.
+    """
+    size = 2 if recipe.precision == "bf16" else 4
+    chunk = min(positions, LOGITS_CHUNK) * shape.vocabulary * (14 if size == 2 else 12)
+    head = shape.vocabulary * shape.width * (4 + size) if stage == "finetune" and recipe.lora is None else 0
+    return float(chunk + positions * shape.width * size + head)
 
 
 def memory(
@@ -175,14 +191,19 @@ def memory(
     if recipe.offload_optimizer:
         optimizer = 0.0
         gradients = 0.0 if zero >= 2 else gradients
+    kept = activations(shape, stage, recipe, tokens=tokens, images=images)
+    kept += working_set(shape, stage, recipe, tokens=tokens, images=images)
+    loss = logits(shape, stage, recipe, positions)
+    if bf16 and zero == 1 and not recipe.offload_optimizer:
+        # The update rounds this rank's masters into a copy; activations are gone by then and leave it their room.
+        buffers += max(0.0, 2.0 * trained / gpus - kept - loss)
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
         buffers=buffers,
-        activations=activations(shape, stage, recipe, tokens=tokens, images=images)
-        + working_set(shape, stage, recipe, tokens=tokens, images=images),
-        logits=logits(shape, recipe, positions),
+        activations=kept,
+        logits=loss,
         reserve=CONTEXT + FRAGMENTATION * gpu_bytes,
     )
 

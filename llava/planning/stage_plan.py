@@ -14,16 +14,25 @@ from llava.config import ModelRecipe, Recipe, TrainRecipe
 from llava.errors import SettingsError
 from llava.model.special_tokens import ROUND_ROWS_TO
 from llava.planning import published
+from llava.planning.communication import Links, traffic
 from llava.planning.corpora import Corpus
+from llava.planning.fill import Fill, fill_of
 from llava.planning.flops import Flops, Stage, step_flops
 from llava.planning.gpus import GIB, Gpu
+from llava.planning.host import Host, host
 from llava.planning.memory import Memory, largest_pack, memory, trained_parameters
+from llava.planning.remedies import Remedy, remedies
 from llava.planning.shape import Shape
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage on the GPUs asked for. Bytes, FLOPs, hours, US dollars."""
+    """One stage on the GPUs asked for. Bytes, FLOPs, hours, US dollars.
+
+    Attributes:
+        hours: computing, and what of the communication it does not hide.
+        remedies: where it does not fit, what would.
+    """
 
     stage: Stage
     corpus: Corpus
@@ -36,7 +45,11 @@ class StagePlan:
     steps: int
     flops: Flops
     hours: float
+    communication_hours: float
     cost: float
+    fill: Fill
+    host: Host
+    remedies: list[Remedy]
     by_zero: dict[int, Memory]
     warnings: list[str] = field(default_factory=list)
 
@@ -44,6 +57,10 @@ class StagePlan:
         """For JSON: every figure, with the totals that the parts add up to."""
         whole = asdict(self)
         whole["memory"]["total"] = self.memory.total
+        whole["host"]["memory"] = self.host.memory
+        for remedy, listed in zip(self.remedies, whole["remedies"], strict=True):
+            lora = remedy.fields.get("lora")
+            listed["fields"] = {**remedy.fields, **({"lora": lora.model_dump(mode="json")} if lora else {})}
         whole["flops"]["total"], whole["flops"]["hardware"] = self.flops.total, self.flops.hardware
         whole["by_zero"] = {str(stage): {**asdict(need), "total": need.total} for stage, need in self.by_zero.items()}
         return whole
@@ -91,7 +108,17 @@ def visual_tokens_and_tiles(shape: Shape) -> tuple[int, int]:
 
 
 def plan_stage(
-    recipe: Recipe, stage: Stage, shape: Shape, corpus: Corpus, *, gpu: Gpu, gpus: int, mfu: float, price: float
+    recipe: Recipe,
+    stage: Stage,
+    shape: Shape,
+    corpus: Corpus,
+    *,
+    gpu: Gpu,
+    gpus: int,
+    mfu: float,
+    price: float,
+    per_node: int = 8,
+    network: float = 50e9,
 ) -> StagePlan:
     """Plan one stage.
 
@@ -103,6 +130,8 @@ def plan_stage(
         gpu, gpus: the device and how many.
         mfu: share of the peak spent on useful work; recomputation is charged on top of it.
         price: US dollars an hour and GPU.
+        per_node: GPUs in a node.
+        network: bytes a second of a node to the others.
     """
     train: TrainRecipe = getattr(recipe, stage)
     per_image, tiles = visual_tokens_and_tiles(shape)
@@ -110,23 +139,27 @@ def plan_stage(
     supervised_share = min(1.0, corpus.supervised / row)
     tokens_per_tile = row / max(corpus.images * tiles, 1e-9)
     micro = train.pack_tokens if train.packing else train.micro_batch_size * train.max_length
+    most_tiles = train.pack_images if train.packing else train.micro_batch_size * tiles
     load = {
         "tokens": micro,
-        "images": min(
-            math.ceil(micro / tokens_per_tile), (train.pack_images if train.packing else train.micro_batch_size) * tiles
-        ),
+        "images": min(math.ceil(micro / tokens_per_tile), most_tiles),
         "positions": math.ceil(micro * supervised_share),
     }
     need = memory(shape, stage, train, gpus=gpus, gpu_bytes=gpu.memory, **load)
-    fitting = largest_pack(
-        shape,
-        stage,
-        train,
-        gpus=gpus,
-        gpu_bytes=gpu.memory,
-        tokens_per_image=tokens_per_tile,
-        supervised_share=supervised_share,
-    )
+
+    def largest(changed: TrainRecipe, count: int) -> int:
+        return largest_pack(
+            shape,
+            stage,
+            changed,
+            gpus=count,
+            gpu_bytes=gpu.memory,
+            tokens_per_image=tokens_per_tile,
+            supervised_share=supervised_share,
+        )
+
+    fits = need.total <= gpu.memory
+    fill = fill_of(train, corpus, tokens_per_image=per_image, tiles=tiles, gpus=gpus)
     steps = train.max_steps or math.ceil(corpus.rows * train.epochs / train.global_batch_size)
     rows = steps * train.global_batch_size if train.max_steps else corpus.rows * train.epochs
     flops = step_flops(
@@ -139,7 +172,19 @@ def plan_stage(
         train_tower=train.vision_tower_learning_rate is not None,
         checkpoint_every=train.activation_checkpoint_every_n_layers,
     ).scaled(rows)
-    hours = flops.hardware / (gpus * gpu.peak_bf16 * mfu) / 3600
+    computing = flops.hardware / (gpus * gpu.peak_bf16 * mfu)
+    trained = trained_parameters(shape, stage, train)
+    everything = shape.language_parameters + shape.tower_parameters + shape.projector_parameters
+    sent = traffic(
+        zero=train.effective_zero_stage,
+        gpus=gpus,
+        trained=trained,
+        everything=everything,
+        micro_steps=math.ceil(fill.micro_steps),
+        bf16=train.precision == "bf16",
+    )
+    exchanging = steps * sent.exposed_seconds(computing / steps, Links(per_node, gpu.link, network).rate(gpus))
+    hours = (computing + exchanging) / 3600
     by_zero = {
         zero: memory(
             shape, stage, train.model_copy(update={"zero_stage": zero}), gpus=gpus, gpu_bytes=gpu.memory, **load
@@ -150,14 +195,18 @@ def plan_stage(
         stage=stage,
         corpus=corpus,
         tokens_per_row=row,
-        trained_parameters=trained_parameters(shape, stage, train),
+        trained_parameters=trained,
         micro_tokens=micro,
         memory=need,
-        fits=need.total <= gpu.memory,
-        largest_pack=fitting,
+        fits=fits,
+        largest_pack=largest(train, gpus),
         steps=steps,
         flops=flops,
         hours=hours,
+        communication_hours=exchanging / 3600,
+        fill=fill,
+        host=host(shape, stage, train, gpus=gpus, per_node=per_node),
+        remedies=[] if fits else remedies(train, stage, gpus, largest, smallest=train.max_length),
         cost=hours * gpus * price,
         by_zero=by_zero,
     )
@@ -167,29 +216,21 @@ def plan_stage(
 
 def _warnings(plan: StagePlan, train: TrainRecipe, gpu: Gpu, gpus: int) -> list[str]:
     out = []
-    short = plan.memory.total - gpu.memory
-    if short > 0:
-        ways = []
-        if plan.largest_pack >= train.max_length:
-            ways.append(
-                f"{'pack_tokens' if train.packing else 'micro_batch_size x max_length'} of at most {plan.largest_pack}"
-            )
-        cheaper = [zero for zero, need in plan.by_zero.items() if need.total <= gpu.memory]
-        if cheaper:
-            ways.append(f"zero_stage {cheaper[0]}")
-        if train.activation_checkpoint_every_n_layers != 1:
-            ways.append("activation_checkpoint_every_n_layers 2 or 1")
-        if train.effective_zero_stage > 0 and not train.offload_optimizer and plan.memory.optimizer > short:
-            ways.append("offload_optimizer true")
-        ways.append("more or larger GPUs")
+    if not plan.fits:
+        ways = "; ".join(remedy.text for remedy in plan.remedies)
         out.append(
             f"{plan.stage}: does not fit: {plan.memory.total / GIB:.1f} GiB needed, {gpu.memory / GIB:.1f} GiB there; "
-            f"what would help: {', or '.join(ways)}"
+            + (f"what fits, cheapest first: {ways}" if ways else "nothing that this project can do makes it fit")
         )
     if train.zero_stage == 3 and plan.stage == "pretrain":
         out.append(
             "pretrain: zero_stage 3 gathers all frozen weights again in every micro-step; they are not trained, so "
             "zero_stage 1 costs little memory more where they fit"
+        )
+    if train.packing and plan.fill.share < 0.7 and plan.fill.bound == "images":
+        out.append(
+            f"{plan.stage}: packs are {plan.fill.share:.0%} full because pack_images {train.pack_images} is reached "
+            f"before pack_tokens {train.pack_tokens}; raise it (an AnyRes image counts as its tiles)"
         )
     rows_per_pack = max(1.0, plan.micro_tokens / plan.tokens_per_row)
     rows_per_gpu, micro = train.global_batch_size / gpus, plan.micro_tokens
@@ -204,11 +245,15 @@ def _warnings(plan: StagePlan, train: TrainRecipe, gpu: Gpu, gpus: int) -> list[
     return out
 
 
-def check_arguments(gpus: int, mfu: float, price: float) -> None:
+def check_arguments(gpus: int, mfu: float, price: float, *, per_node: int = 8, network: float = 400.0) -> None:
     """Raises SettingsError for numbers that make no plan."""
     if gpus < 1:
         raise SettingsError(f"gpus: found {gpus}; expected at least 1")
     if not 0 < mfu <= 1:
         raise SettingsError(f"mfu: found {mfu}; expected a share above 0 and at most 1, such as 0.4")
+    if per_node < 1:
+        raise SettingsError(f"gpus-per-node: found {per_node}; expected at least 1")
+    if network <= 0:
+        raise SettingsError(f"network: found {network}; expected Gbit/s of a node, such as 100")
     if price < 0:
         raise SettingsError(f"price: found {price}; expected US dollars an hour and GPU, 0 or more")

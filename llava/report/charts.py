@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from llava.report.numbers import as_float, log_ticks, ticks, widened
+from llava.report.numbers import LARGEST, as_float, log_ticks, ticks, widened
 from llava.written_numbers import readable
 
 WIDTH = 720
@@ -54,7 +54,7 @@ def line_chart(
     x_ticks = [tick for tick in ticks(low_x, high_x, 7) if low_x <= tick <= high_x]
     left, right, top, bottom = 74, 14, 12, 44
     plot_w, plot_h = WIDTH - left - right, height - top - bottom
-    scale = math.log10 if log_y else float
+    scale = (lambda value: math.log10(max(value, 1 / LARGEST))) if log_y else float
     y_low, y_high = scale(y_ticks[0]), scale(y_ticks[-1])
 
     def at_x(value: float) -> float:

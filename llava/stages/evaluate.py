@@ -19,10 +19,12 @@ class Settings(StageSettings):
     """What is asked, and how."""
 
     benchmark: str = Field(
-        "world",
-        description="world, vqav2, gqa, textvqa, vizwiz, scienceqa, pope, mme, mmbench, seed, refcoco or captions",
+        "custom",
+        description="custom (your own questions), one of docs/evaluation.md, or a Python file of your own",
     )
-    questions_uri: str = Field(description="The benchmark's question file; several files separated by commas")
+    questions_uri: str = Field(
+        description="The benchmark's folder, as people have it; or its files, separated by commas"
+    )
     images_uri: str = Field(
         "", description="Folder or s3:// prefix that image paths are relative to; after commas, further allowed places"
     )
@@ -78,7 +80,7 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
     check_ids(questions, settings.questions_uri)
     questions = questions[: settings.limit or None]
     longest = settings.max_new_tokens or benchmark.max_new_tokens
-    images = Images(settings.images_uri)
+    images = Images(settings.images_uri or benchmark.images_uri(settings.questions_uri))
     with Telemetry("evaluate", os.environ.get("LLAVA_RUN", "")) as telemetry:
         telemetry.note(f"{benchmark.name}: {len(questions)} questions; loading {inputs.model}")
         finetuned = load_finetuned(inputs.model)
@@ -107,12 +109,20 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
                     f"{settings.questions_uri}: {len(failed)} of {len(questions)} questions have no usable image, "
                     f"more than max_bad_rows ({settings.max_bad_rows:g}); the first: {first}"
                 )
-            scored = [benchmark.scored(q, log.answers[q.id]) for q in questions if q.id in log.answers]
+            scored = [benchmark.scored(q, log.answers[q.id]) for q in questions if q.known and q.id in log.answers]
             log.finish(questions, {item.question.id: item.scores for item in scored})
+            if not contender.blind:
+                handed_in = benchmark.submission(settings.questions_uri, questions, log.answers)
+                if handed_in:
+                    name = f"{contender.name}-{handed_in.name}"
+                    storage.write_bytes(storage.join(outputs.predictions, name), handed_in.data)
+                    empty = f", {handed_in.empty} of them without an answer" if handed_in.empty else ""
+                    telemetry.note(f"{name}: {handed_in.rows} rows{empty}, for {handed_in.server}")
             summaries.append(summary.summarise(benchmark, contender.name, contender.title, scored, settings.profile))
         metrics = summary.metrics_of(benchmark, summaries, settings.profile)
         metrics |= {"questions_left_out": float(len(failed)), "seconds": time.monotonic() - began}
-        telemetry.gauge("evaluate_score", metrics[benchmark.headline])
+        if benchmark.headline in metrics:
+            telemetry.gauge("evaluate_score", metrics[benchmark.headline])
         page = presentation.build_report(
             f"Evaluation: {benchmark.name}",
             f"{len(questions)} questions from {settings.questions_uri}; model {inputs.model}",
@@ -134,8 +144,10 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
                 numbers=metrics,
             ),
         )
-        best = summaries[0].figures[benchmark.headline]
-        telemetry.note(f"{benchmark.name}: {benchmark.headline} {best.value:.4f} ({best.low:.4f} to {best.high:.4f})")
+        best = summaries[0].figures.get(benchmark.headline)
+        if best:
+            shown = f"{best.value:.4f} ({best.low:.4f} to {best.high:.4f})"
+            telemetry.note(f"{benchmark.name}: {benchmark.headline} {shown}")
     return StageResult(
         metrics=metrics, metadata={"predictions": {"benchmark": benchmark.name, "questions": len(questions)}}
     )

@@ -26,25 +26,15 @@ from pathlib import Path
 from types import FrameType
 
 from llava.processes import starter_environment
+from llava.retrying import Pauses
 
 LIMIT = 5
 TRANSIENT_EXIT = 75  # EX_TEMPFAIL of sysexits.h
 CRASH_EXIT = 1
 _HISTORY = "LLAVA_RESTART_REASONS"
 _REASON_FILE = "LLAVA_RESTART_REASON_FILE"
+_PAUSES = Pauses()
 _GRACE_S = 40.0  # above what a stage gives its own ranks to end
-
-
-@dataclass(frozen=True)
-class Pauses:
-    """Seconds before each restart: `first`, then twice as long each time, at most `longest`."""
-
-    first: float = 10.0
-    longest: float = 300.0
-
-    def before(self, restart: int) -> float:
-        """Seconds before the restart of this number, counted from 0."""
-        return float(min(self.first * 2**restart, self.longest))
 
 
 def is_supervised() -> bool:
@@ -84,7 +74,7 @@ def supervise(
     command: Sequence[str],
     *,
     limit: int = LIMIT,
-    pauses: Pauses = Pauses(),
+    pauses: Pauses = _PAUSES,
     environment: Mapping[str, str] | None = None,
 ) -> int:
     """Run `command`, and again while its end is transient; returns the exit status of the last attempt.

@@ -15,7 +15,7 @@ from llava.config import Recipe, load_recipe
 from llava.errors import SettingsError
 from llava.manifest import Manifest, write_manifest
 from llava.parsing import Malformed, parse_json
-from llava.stages import restarts
+from llava.stages import restarts, spending
 from llava.stages.stage import StageResult, StageSettings
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class TrainSettings(StageSettings):
         "auto", description="Training processes on this node: auto is one a GPU (one on CPU), or a number"
     )
     threads_per_process: int = Field(0, ge=0, description="CPU threads of each process; 0 leaves the choice to torch")
+    profile: int = Field(
+        0, ge=0, description="Steps to profile: a trace below the checkpoints, a table in the report; 0: none"
+    )
     resume_uri: str = Field(
         "",
         description="Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own",
@@ -117,6 +120,7 @@ def run_training(
             result_uri=f"{scratch}/result.json",
             failure_uri=f"{scratch}/failures",
             threads_per_process=settings.threads_per_process,
+            profile_steps=settings.profile,
         )
         result = (
             train_on_nodes(job, settings.train_job, settings.processes)
@@ -135,6 +139,8 @@ def run_training(
 
 def _metrics(result: Result, seconds: float) -> dict[str, float]:
     metrics = {**result.numbers, "seconds": seconds, "steps": float(result.steps)}
+    if not result.device.endswith("CPU threads"):  # one rank an accelerator, on all nodes together
+        metrics |= spending.spent(result.world_size, seconds)
     if result.resumed_from:
         metrics["resumed_from_step"] = float(result.resumed_from)
     if result.validations:

@@ -4,57 +4,32 @@ Layout below the checkpoints URI, one folder a checkpoint:
 
     step-00000120/
         fragments-00000.safetensors   rank 0's slices of master weights and moments, named `exp_avg/<parameter>@<start>`
-        fragments-00000.json          its size and SHA-256, which save it is of, and what its slices are
+        fragments-00000.json          its size and SHA-256 sums, which save it is of, and what its slices are
         ...                           one pair a rank
-        manifest.json                 written last by rank 0: step, world size, run state, every file's SHA-256
+        manifest.json                 written last by rank 0: step, world size, run state, every file's SHA-256 sums
 
 A folder without a manifest is a save that was interrupted: it is not a checkpoint. Nothing is pickled.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
 
 from llava import storage
 from llava.config import validate
 from llava.errors import SettingsError, StorageError
-from llava.manifest import sha256_of
-from llava.training.fragments import MOMENTS, Fragment
+from llava.training import checkpoint_shards
+from llava.training.checkpoint_shards import Shard, write_shard
+from llava.training.fragments import Fragment
+from llava.training.snapshots import Snapshot
 
-FORMAT_VERSION = 1
-KINDS = ("master", *MOMENTS)
+FORMAT_VERSION = 2
 WAIT_FOR_RANKS_S = 1800.0
-
-
-class Slice(BaseModel):
-    """One fragment in a shard: elements `start .. start + numel` of the flattened parameter `name`."""
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    numel: int
-
-
-class Shard(BaseModel):
-    """One rank's file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    save_id: str
-    file: str
-    size: int
-    sha256: str
-    slices: list[Slice]
 
 
 class CheckpointManifest(BaseModel):
@@ -69,27 +44,6 @@ class CheckpointManifest(BaseModel):
     written_unix: float
     shards: list[Shard]
     state: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Copies of a rank's fragments in host memory, taken between two steps."""
-
-    slices: list[Slice]
-    tensors: dict[str, torch.Tensor]
-
-
-def take_snapshot(fragments: list[Fragment], rank: int, world_size: int) -> Snapshot:
-    """Copy what this rank has to write. Parameters that every rank holds whole are dealt out in turn."""
-    chosen = [f for index, f in enumerate(fragments) if not f.shared or index % world_size == rank]
-    tensors: dict[str, torch.Tensor] = {}
-    for fragment in chosen:
-        for kind, tensor in _tensors_of(fragment).items():
-            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            tensors[_key(kind, fragment.name, fragment.start)] = copy.copy_(tensor, non_blocking=True)
-    if any(f.master.is_cuda for f in chosen):
-        torch.cuda.synchronize()
-    return Snapshot([Slice(name=f.name, shape=f.shape, start=f.start, numel=f.numel) for f in chosen], tensors)
 
 
 class CheckpointWriter:
@@ -139,8 +93,8 @@ class CheckpointWriter:
             started = time.monotonic()
             self._write(step, snapshot, state)
             self.last_seconds = time.monotonic() - started
-        except OSError as error:  # a full disk, a place that is no folder
-            self._failure = StorageError(f"{self.uri}: the checkpoint of step {step} cannot be written: {error}")
+        except StorageError as error:  # a full disk, a place that is no folder, a store that is away
+            self._failure = type(error)(f"{self.uri}: the checkpoint of step {step} cannot be written: {error}")
         except BaseException as error:  # handed to the training thread by wait()
             self._failure = error
 
@@ -185,94 +139,44 @@ def remove(uri: str, step: int) -> None:
     storage.delete(folder)
 
 
-def write_shard(folder: str, rank: int, snapshot: Snapshot, save_id: str) -> None:
-    """Write a rank's slices, and then the note that says they are there."""
-    name = f"fragments-{rank:05d}.safetensors"
-    with tempfile.TemporaryDirectory(prefix="llava-checkpoint-") as scratch:
-        if storage.is_remote(folder):
-            path = Path(scratch) / name
-        else:
-            path = storage.local_path(storage.join(folder, name))
-            path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(snapshot.tensors, path)
-        digest, size = sha256_of(path)
-        storage.upload(path, storage.join(folder, name))
-    shard = Shard(save_id=save_id, file=name, size=size, sha256=digest, slices=snapshot.slices)
-    storage.write_json(storage.join(folder, f"fragments-{rank:05d}.json"), shard.model_dump(mode="json"), indent=None)
+def collect_leftovers(uri: str) -> list[str]:
+    """Delete what interrupted saves and deletes left below `uri`: folders without a manifest, and unfinished uploads.
+
+    For one rank alone, at a start, before anything is saved. Returns the folders' names.
+    """
+    names = {item.path.partition("/")[0] for item in storage.list_files(uri) if "/" in item.path}
+    if not storage.is_remote(uri):  # files still being written are not listed
+        names |= {path.name for path in storage.local_path(uri).glob("step-*") if path.is_dir()}
+    whole = {folder_name(step) for step in list_steps(uri)}
+    left = sorted(name for name in names - whole if name.startswith("step-") and name[5:].isdigit())
+    for name in left:
+        storage.delete(storage.join(uri, name))
+    storage.delete_unfinished(uri)
+    return left
 
 
-def read_checkpoint(uri: str, step: int, cache: Path) -> tuple[CheckpointManifest, list[Path]]:
-    """Fetch a checkpoint (where it is remote) and check every byte of it.
-
-    Returns:
-        The manifest and the local shard files, in its order.
+def read_manifest(uri: str, step: int) -> CheckpointManifest:
+    """What a checkpoint is made of.
 
     Raises:
-        StorageError: a file is missing or differs from what was written; the message names it.
+        StorageError: it cannot be read.
         SettingsError: of a format this version does not read.
     """
-    folder = storage.join(uri, folder_name(step))
-    source = storage.join(folder, "manifest.json")
-    manifest = validate(CheckpointManifest, storage.read_json(source), source)
-    if manifest.format_version != FORMAT_VERSION:
-        raise SettingsError(f"{source}: format {manifest.format_version}; this version reads {FORMAT_VERSION}")
-    paths = []
-    for shard in manifest.shards:
-        place = storage.join(folder, shard.file)
-        path = storage.as_local(place, cache / folder_name(step))
-        digest, size = sha256_of(path)
-        if (digest, size) != (shard.sha256, shard.size):
-            raise StorageError(
-                f"{place}: damaged: {size} bytes with SHA-256 {digest[:12]}..., but {shard.size} bytes with "
-                f"{shard.sha256[:12]}... were written"
-            )
-        paths.append(path)
-    return manifest, paths
+    source = storage.join(uri, folder_name(step), "manifest.json")
+    data = storage.read_json(source)
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise SettingsError(
+            f"{source}: format {version}; this version reads {FORMAT_VERSION}; resume with the version that "
+            "wrote it, or delete the checkpoints to begin anew"
+        )
+    return validate(CheckpointManifest, data, source)
 
 
-def restore(fragments: list[Fragment], manifest: CheckpointManifest, paths: list[Path]) -> None:
-    """Fill this rank's fragments from a checkpoint of any world size and ZeRO stage.
-
-    Raises:
-        SettingsError: the checkpoint is of other parameters than those being trained, or does not cover them all.
-    """
-    from safetensors import safe_open
-
-    pieces: dict[str, list[tuple[Slice, Path]]] = {}
-    for shard, path in zip(manifest.shards, paths, strict=True):
-        for piece in shard.slices:
-            pieces.setdefault(piece.name, []).append((piece, path))
-    opened: dict[Path, Any] = {path: safe_open(path, framework="pt") for path in paths}
-    where = f"checkpoint of step {manifest.step}"
-    for fragment in fragments:
-        if fragment.name not in pieces:
-            raise SettingsError(f"{where}: has no parameter {fragment.name}; it was made by another recipe")
-        filled = 0
-        for piece, path in pieces[fragment.name]:
-            if piece.shape != fragment.shape:
-                raise SettingsError(
-                    f"{where}: {fragment.name} has shape {list(piece.shape)}, the model {list(fragment.shape)}"
-                )
-            low = max(piece.start, fragment.start)
-            high = min(piece.start + piece.numel, fragment.start + fragment.numel)
-            if low >= high:
-                continue
-            for kind, target in _tensors_of(fragment).items():
-                source = opened[path].get_slice(_key(kind, piece.name, piece.start))[
-                    low - piece.start : high - piece.start
-                ]
-                target[low - fragment.start : high - fragment.start].copy_(source)
-            filled += high - low
-        if filled != fragment.numel:
-            raise SettingsError(f"{where}: covers {filled} of {fragment.numel} elements of {fragment.name}")
-
-
-def _tensors_of(fragment: Fragment) -> dict[str, torch.Tensor]:
-    return {"master": fragment.master, **fragment.moments}
-
-
-def _key(kind: str, name: str, start: int) -> str:
-    return f"{kind}/{name}@{start}"
+def restore(fragments: Sequence[Fragment], uri: str, manifest: CheckpointManifest) -> None:
+    """Fill fragments from the checkpoint `manifest` describes; see `checkpoint_shards.restore`."""
+    folder = storage.join(uri, folder_name(manifest.step))
+    checkpoint_shards.restore(fragments, folder, manifest.shards, f"checkpoint of step {manifest.step}")
 
 
 def _wait_for_shard(folder: str, rank: int, save_id: str) -> Shard:
@@ -281,7 +185,7 @@ def _wait_for_shard(folder: str, rank: int, save_id: str) -> Shard:
     pause = 0.02
     while True:
         try:
-            shard = validate(Shard, json.loads(storage.read_bytes(place)), place)
+            shard = validate(Shard, storage.read_json(place), place)
             if shard.save_id == save_id:
                 return shard
         except StorageError:

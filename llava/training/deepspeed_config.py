@@ -15,12 +15,13 @@ def make_config(recipe: TrainRecipe, world_size: int) -> dict[str, Any]:
     each step's end; DeepSpeed only needs them to be consistent.
     """
     zero: dict[str, Any] = {"stage": recipe.effective_zero_stage}
+    # Reducing beside the backward pass moves no sum to another place: losses and weights are those without it.
     if zero["stage"] in (1, 2):
-        zero |= {"overlap_comm": False, "contiguous_gradients": True, "reduce_scatter": True}
+        zero |= {"overlap_comm": True, "contiguous_gradients": True, "reduce_scatter": True}
     if zero["stage"] == 3:
         # Small parameters stay gathered; the prefetch bucket follows DeepSpeed's own defaults.
         zero |= {
-            "overlap_comm": False,
+            "overlap_comm": True,
             "contiguous_gradients": True,
             "stage3_gather_16bit_weights_on_model_save": False,
         }
@@ -39,6 +40,7 @@ def make_config(recipe: TrainRecipe, world_size: int) -> dict[str, Any]:
         "wall_clock_breakdown": False,
     }
     if recipe.precision == "bf16":
-        config["bf16"] = {"enabled": True}
+        # Each gradient joins its fp32 sum as soon as it is there; else all of them wait in bf16 for the backward's end.
+        config["bf16"] = {"enabled": True, "immediate_grad_update": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config

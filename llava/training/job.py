@@ -40,6 +40,7 @@ class Job(BaseModel):
     result_uri: str
     failure_uri: str
     threads_per_process: int = Field(0, ge=0, description="0: whatever torch takes")
+    profile_steps: int = Field(0, ge=0, description="Steps under the profiler; 0: none")
 
     @property
     def train(self) -> TrainRecipe:
@@ -94,6 +95,27 @@ class Sample(BaseModel):
     answer: str
 
 
+class ProfileLine(BaseModel):
+    """One operator of a profile: calls, its own time on the device and on the host, a step's average."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    calls: float
+    milliseconds: float
+    host_milliseconds: float
+
+
+class Profile(BaseModel):
+    """What the profiled steps spent their time on, most expensive first, and where the whole trace lies."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int
+    trace_uri: str
+    lines: list[ProfileLine]
+
+
 class Problem(BaseModel):
     """A row that was left out, and why; see `llava.errors.RowError`."""
 
@@ -123,6 +145,7 @@ class Result(BaseModel):
     warnings: list[str]
     data_sha256: str
     problems: list[Problem]
+    profile: Profile | None = None
 
 
 class Failure(BaseModel):

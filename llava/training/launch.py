@@ -7,6 +7,7 @@ otherwise by torchrun. On several nodes every node runs this with the usual envi
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
@@ -30,11 +32,13 @@ from llava.errors import (
     TransientError,
     UserError,
 )
+from llava.model.node_copies import NODE_CACHE
 from llava.processes import starter_environment, yield_idle_cores
 from llava.training.job import Failure, Job, Result
 
 WORKER = "llava.training.worker"
 GRACE_S = 30.0
+COUNT_S = 300.0  # importing torch from a cold disk
 
 
 class TrainingStopped(StoppedError):
@@ -79,7 +83,7 @@ def launch(job: Job, processes: int) -> Result:
     with tempfile.TemporaryDirectory(prefix="llava-train-") as scratch:
         path = Path(scratch) / "job.json"
         job.write(str(path))
-        environment = _environment(job, processes)
+        environment = _environment(job, processes) | {NODE_CACHE: f"{scratch}/models"}
         process = subprocess.Popen(_command(str(path), processes), env=environment)
         with _passing_on_signals(process) as received:
             code = process.wait()
@@ -109,6 +113,8 @@ def _environment(job: Job, processes: int) -> dict[str, str]:
     environment["PYTHONPATH"] = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
     yield_idle_cores(environment)
     environment["TOKENIZERS_PARALLELISM"] = "false"
+    # Packs differ in size from step to step: segments that can grow keep the GPU's memory whole.
+    environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if job.threads_per_process:
         environment["OMP_NUM_THREADS"] = str(job.threads_per_process)
     if processes == 1 and _nodes() == 1:
@@ -127,18 +133,27 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@functools.cache
 def _gpus() -> int:
-    """Visible NVIDIA GPUs, counted without importing torch into the stage's process."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return (
-            len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"]) if _has_driver() else 0
-        )
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if _has_driver() else 0
+    """GPUs that torch sees, counted in a child process: torch stays out of the stage's own, and what it cannot use
+    (another maker's, one hidden by CUDA_VISIBLE_DEVICES, a driver too old) does not count.
 
-
-def _has_driver() -> bool:
-    return Path("/proc/driver/nvidia/gpus").is_dir()
+    Raises:
+        SettingsError: torch cannot say.
+    """
+    try:
+        if metadata.version("torch").endswith("+cpu"):
+            return 0
+    except metadata.PackageNotFoundError as error:
+        raise SettingsError(
+            "torch is not installed; training needs the extra train (pip install '.[train]')"
+        ) from error
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    counted = subprocess.run(command, capture_output=True, text=True, timeout=COUNT_S, check=False)
+    last = counted.stdout.strip().splitlines()[-1:] or [""]
+    if counted.returncode != 0 or not last[0].isdigit():
+        raise SettingsError(f"processes: torch could not count this node's GPUs: {counted.stderr.strip()[-500:]}")
+    return int(last[0])
 
 
 @contextmanager

@@ -16,10 +16,12 @@ from llava.config import TrainRecipe
 from llava.data.batches import Batch, StepBatches
 from llava.telemetry import Telemetry
 from llava.training import schedule
-from llava.training.checkpoints import CheckpointWriter, take_snapshot
+from llava.training.checkpoints import CheckpointWriter
 from llava.training.engine import Engine
 from llava.training.job import StepRecord
 from llava.training.meters import Meter
+from llava.training.profiling import StepProfiler
+from llava.training.snapshots import HostBuffer, take_snapshot
 from llava.training.state import RunState
 
 
@@ -33,6 +35,7 @@ class Loop:
         record_ids: dataset index -> record id, for messages.
         validate: run after a step whose number is a multiple of `validate_every_steps`, and after the last.
         after_log: given the records of a stretch of steps once they are fetched.
+        profiler: told where each step begins and ends.
     """
 
     engine: Engine
@@ -49,6 +52,8 @@ class Loop:
     total_steps: int
     validate: Callable[[int, RunState], None] | None = None
     after_log: Callable[[list[StepRecord]], None] | None = None
+    buffer: HostBuffer = field(default_factory=HostBuffer)
+    profiler: StepProfiler | None = None
     _shown: dict[str, float | str | None] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
@@ -66,7 +71,11 @@ class Loop:
         for step in range(self.first_step, self.total_steps):
             work = next(source)
             assert work.step == step, f"the loader gave step {work.step} where {step} was due"
+            if self.profiler is not None:
+                self.profiler.before_step()
             self._step(step, work, meter)
+            if self.profiler is not None:
+                self.profiler.after_step()
             done = step + 1
             last = done == self.total_steps
             save = last or done % self.recipe.save_every_steps == 0
@@ -83,6 +92,8 @@ class Loop:
                 self._save(done)
             if save or check:
                 meter.start_clock()
+        if self.profiler is not None:
+            self.profiler.finish()
         self.writer.wait()
 
     def _step(self, step: int, work: StepBatches, meter: Meter) -> None:
@@ -110,7 +121,8 @@ class Loop:
 
     def _save(self, done: int) -> None:
         started = time.perf_counter()
-        snapshot = take_snapshot(self.engine.fragments(), self.rank, self.world_size)
+        self.writer.wait()  # the buffer holds the last snapshot until it has been written
+        snapshot = take_snapshot(self.engine.fragments(), self.rank, self.world_size, self.buffer)
         self.writer.save(done, snapshot, self.state.model_dump(mode="json"))
         # How long training stood still; the writing itself runs beside it.
         self.telemetry.observe("train_checkpoint_pause_seconds", time.perf_counter() - started)

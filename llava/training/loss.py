@@ -1,6 +1,6 @@
 """The training objective as a module, so that DeepSpeed's hooks see one forward with one scalar output.
 
-Shapes: K supervised positions of a micro-batch, V vocabulary.
+Shapes: K supervised positions of a micro-batch, D text width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.model.forward import supervised_logits
+from llava.model.forward import supervised_hidden
+from llava.training.head import install
 
 
 class SupervisedLoss(nn.Module):
@@ -24,9 +25,11 @@ class SupervisedLoss(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        install(model.lm_head)  # type: ignore[arg-type]
 
     def forward(self, batch: Any, divisor: float) -> torch.Tensor:
         """Loss share of `batch` (scalar, fp32)."""
-        logits_KV = supervised_logits(self.model, batch)
-        losses = nn.functional.cross_entropy(logits_KV.float(), batch.target_ids_K, reduction="sum")
-        return losses / divisor
+        hidden_KD = supervised_hidden(self.model, batch)
+        # Through the module's own call: under ZeRO-3 its hooks bring the head's weight.
+        loss: torch.Tensor = self.model.lm_head(hidden_KD, batch.target_ids_K, divisor)  # type: ignore[operator]
+        return loss

@@ -31,7 +31,7 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
         SettingsError: the parts do not fit together, or the projector is of another kind.
         StorageError: no projector where one should be.
     """
-    from llava.model import attention, lora, saving
+    from llava.model import attention, kernels, lora, saving
     from llava.model.build import build_model
     from llava.model.checkpointing import checkpoint_every
     from llava.model.freezing import set_trainable
@@ -55,6 +55,8 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
     checkpoint_every(model, recipe.activation_checkpoint_every_n_layers)
     set_trainable(model, job.stage, train_tower=recipe.vision_tower_learning_rate is not None)
     model = model.to(device)
+    if recipe.kernels == "liger":
+        kernels.use_liger(model)
     if recipe.compile:
         # Layer by layer: one small graph compiled once and used L times, whatever the batch around it.
         for layer in model.model.language_model.layers:

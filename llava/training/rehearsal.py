@@ -57,17 +57,19 @@ def _longest_step(engine: Engine, data: TrainingRows) -> None:
     before = [
         (fragment, fragment.master.clone()) for fragment in engine.fragments() if fragment.master.device.type == "cpu"
     ]
-    batch = data.to_device(data.longest_micro_batch())
+    heaviest = data.heaviest_micro_batches()
     engine.train()
     try:
-        engine.micro(batch, max(1, len(batch.target_ids_K)), last=True)
+        for index, host_batch in enumerate(heaviest):
+            batch = data.to_device(host_batch)
+            engine.micro(batch, max(1, len(batch.target_ids_K)), last=index == len(heaviest) - 1)
         engine.update(0.0)
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
     except torch.OutOfMemoryError as error:
         raise SettingsError(
-            f"the longest micro-batch ({batch.tokens} tokens) does not fit into the GPU's memory: lower pack_tokens or "
-            f"micro_batch_size, raise zero_stage, or set activation_checkpoint_every_n_layers ({error})"
+            f"the heaviest micro-batch ({batch.tokens} tokens, {len(batch.pixel_values_ICHW)} images or tiles) does "
+            f"not fit into the GPU's memory: `llava plan` prints what would ({error})"
         ) from error
     for fragment in engine.fragments():
         for moment in fragment.moments.values():

@@ -30,6 +30,7 @@ def build_report(job: Job, result: Result, metrics: dict[str, float]) -> Report:
     _curves(report, result)
     _samples(report, job, result)
     _problems(report, result.problems)
+    _profile(report, result)
     settings = json.dumps(
         {"recipe": job.recipe.model_dump(mode="json"), "deepspeed": result.deepspeed_config}, indent=2
     )
@@ -49,6 +50,10 @@ def _figures(result: Result, metrics: dict[str, float]) -> dict[str, float | str
     figures["data wait"] = f"{100 * metrics.get('data_wait_share', 0.0):.1f} %"
     figures["padding"] = f"{100 * metrics['padding_share']:.1f} %"
     figures["seconds"] = round(metrics["seconds"], 1)
+    if "accelerator_hours" in metrics:
+        figures["accelerator hours"] = round(metrics["accelerator_hours"], 2)
+    if "cost" in metrics:
+        figures["cost"] = round(metrics["cost"], 2)
     return figures
 
 
@@ -111,6 +116,20 @@ def _problems(report: Report, problems: list[Problem]) -> None:
         "Rows left out" if len(problems) <= MOST_PROBLEMS else f"Rows left out, the first {MOST_PROBLEMS}",
         ["row", "what is wrong"],
         [[float(problem.row), problem.message] for problem in problems[:MOST_PROBLEMS]],
+    )
+
+
+def _profile(report: Report, result: Result) -> None:
+    if result.profile is None:
+        return
+    report.text(
+        f"Profile of {result.profile.steps} steps on rank 0, a step's average. The whole trace, for chrome://tracing "
+        f"or ui.perfetto.dev: {result.profile.trace_uri}"
+    )
+    report.table(
+        "Where the time of a step goes",
+        ["operator", "calls", "ms on the device", "ms on the host"],
+        [[line.name, line.calls, line.milliseconds, line.host_milliseconds] for line in result.profile.lines],
     )
 
 

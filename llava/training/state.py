@@ -28,6 +28,7 @@ LAYOUT_FIELDS = frozenset(
         "offload_parameters",
         "activation_checkpoint_every_n_layers",
         "compile",
+        "kernels",
         "nodes",
         "loader_workers",
         "save_every_steps",

@@ -12,7 +12,7 @@ import torch
 from llava.config import Recipe
 from llava.data.batch_plan import BatchPlan
 from llava.planning import flops
-from llava.planning.gpus import GPUS
+from llava.planning.gpus import known_gpu
 from llava.planning.shape import Shape
 from llava.telemetry import Telemetry
 from llava.training.job import StageName, StepRecord
@@ -20,9 +20,8 @@ from llava.training.job import StageName, StepRecord
 
 def peak_flops(device_name: str) -> float | None:
     """Peak dense bf16 FLOP/s of a device by the name its driver gives; None if `llava.planning.gpus` lacks it."""
-    words = device_name.lower().replace("-", " ").split()
-    known = [gpu for gpu in GPUS.values() if gpu.name.split("-")[0] in words]
-    return max(known, key=lambda gpu: len(gpu.name)).peak_bf16 if known else None
+    known = known_gpu(device_name)
+    return known.peak_bf16 if known else None
 
 
 class Throughput:

@@ -67,9 +67,10 @@ class TrainingRows:
         """The batch on this rank's device, its images as pixels. The host does not wait for the copies."""
         return batch.to(self.device, non_blocking=True, preprocess=self.preprocess)
 
-    def longest_micro_batch(self) -> Batch:
-        """A micro-batch as heavy as any can get."""
-        return self._loader(self.train, self.plan).batch(self.plan.longest_micro_batch())
+    def heaviest_micro_batches(self) -> list[Batch]:
+        """Micro-batches as heavy as any can get, in tokens and in images."""
+        loader = self._loader(self.train, self.plan)
+        return [loader.batch(rows) for rows in self.plan.heaviest_micro_batches()]
 
     def validation_batches(self) -> Iterator[StepBatches]:
         """This rank's part of the validation rows; the same number of micro-batches on every rank."""

@@ -29,13 +29,15 @@ from llava.training.engine import Engine, device_of_this_rank
 from llava.training.job import Failure, Job, Result
 from llava.training.loop import Loop
 from llava.training.modelling import build_model_for, build_processor_for
+from llava.training.profiling import StepProfiler
 from llava.training.state import Identity, RunState, mathematics, weights_fingerprint
 from llava.training.training_rows import load_rows
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # a first step may compile, a checkpoint may come from a slow store
 # What gloo, NCCL and the rendezvous store say when the process at the other end has gone; none has a class for it.
 LOST_PEER = re.compile(
-    r"connection (was )?(closed|reset)|broken pipe|remote process exited|timed out waiting", re.IGNORECASE
+    r"connection (was )?(closed|reset)|broken pipe|remote process exited|another rank failed|timed out waiting",
+    re.IGNORECASE,
 )
 
 
@@ -67,6 +69,7 @@ def run(job: Job) -> None:
         torch.set_num_threads(job.threads_per_process)
     device = device_of_this_rank()
     with Telemetry(job.stage, job.run, rank=rank) as telemetry:
+        telemetry.note(_place(device, world_size))
         _quiet_libraries()
         # A process that runs several jobs one after the other brings its own group.
         own_group = not dist.is_initialized()
@@ -91,6 +94,7 @@ def run(job: Job) -> None:
         rehearsal.rehearse(job, engine, model, processor, data, checks, telemetry, rank)
         state, first_step, cautions = resume.resume(job, engine, RunState(identity=identity), telemetry, rank)
         meter = throughput.Throughput(model, job.recipe, job.stage, data.plan, device)
+        profiler = StepProfiler(job.profile_steps if rank == 0 else 0, storage.join(job.checkpoints_uri, "profile"))
         loop = Loop(
             engine=engine,
             recipe=recipe,
@@ -113,6 +117,7 @@ def run(job: Job) -> None:
             total_steps=data.total_steps,
             validate=checks.run if data.validation is not None else None,
             after_log=lambda records: meter.log(records, telemetry),
+            profiler=profiler,
         )
         loop.run()
         telemetry.note("saving")
@@ -139,6 +144,7 @@ def run(job: Job) -> None:
                 warnings=cautions,
                 data_sha256=data.sha256,
                 problems=data.problems,
+                profile=profiler.result,
             )
             storage.write_json(job.result_uri, result.model_dump(mode="json"), indent=None)
         if world_size > 1:
@@ -146,6 +152,14 @@ def run(job: Job) -> None:
         engine.close()
         if own_group:
             dist.destroy_process_group()
+
+
+def _place(device: torch.device, world_size: int) -> str:
+    """Where this run computes: the first thing to look at when it is slow."""
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return f"{torch.cuda.get_device_name(device)} with {memory / 2**30:.1f} GiB, {world_size} ranks, bf16"
+    return f"CPU with {torch.get_num_threads()} threads a rank, {world_size} ranks, fp32"
 
 
 def _quiet_libraries() -> None:

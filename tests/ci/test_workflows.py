@@ -40,7 +40,7 @@ def test_scripts_and_make_targets_exist() -> None:
     for path in WORKFLOWS:
         for step in steps(path):
             for line in step.get("run", "").splitlines():
-                for script in re.findall(r"(?:^|\s)((?:tools|\.ci|\.github/kind)/[\w./]+)", line):
+                for script in re.findall(r"(?:^|\s)((?:tools|\.ci|\.github/kind)/[\w./-]+)", line):
                     assert os.access(ROOT / script, os.X_OK), script
                     seen += 1
                 for target in re.findall(r"\bmake ([\w-]+)", line):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from llava.model.attention import packed_attention
 from llava.model.forward import supervised_logits
 from llava.model.freezing import set_trainable
 from tests.model.batches import TestBatch, make_row, packed, padded
@@ -76,3 +77,21 @@ def test_a_pack_is_refused_where_rows_would_see_each_other(built: Built) -> None
     model.model.language_model.config._attn_implementation = "sdpa"
     with pytest.raises(RuntimeError, match="without the packed attention"):
         supervised_logits(model, packed([make_row(model, text=9)]))
+
+
+@pytest.mark.parametrize("scaling", [None, 0.07])
+@pytest.mark.parametrize("groups", [4, 2])
+def test_the_exact_path_scales_scores_as_it_is_told(groups: int, scaling: float | None) -> None:
+    """By the definition, softmax(scale q k^T) v over each document's past; families scale by rules of their own."""
+    torch.manual_seed(0)
+    query = torch.randn(1, 4, 7, 8)
+    key, value = torch.randn(1, groups, 7, 8), torch.randn(1, groups, 7, 8)
+    bounds = torch.tensor([0, 3, 7], dtype=torch.int32)
+    out, _ = packed_attention(torch.nn.Module(), query, key, value, None, scaling=scaling, cu_seqlens_N=bounds)
+    wide_key, wide_value = (x.repeat_interleave(4 // groups, dim=1) for x in (key, value))
+    scores = query @ wide_key.transpose(2, 3) * (8**-0.5 if scaling is None else scaling)
+    position = torch.arange(7)
+    document = (position >= 3).long()
+    allowed = (position[None] <= position[:, None]) & (document[None] == document[:, None])
+    expected = torch.softmax(scores.masked_fill(~allowed, float("-inf")), dim=-1) @ wide_value
+    torch.testing.assert_close(out, expected.transpose(1, 2), rtol=1e-5, atol=1e-6)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llava.config import TrainRecipe
 from llava.data.batch_plan import BatchPlan
 from llava.data.dataset import split_validation
-from llava.data.layout import pack_rows, pad_rows
+from llava.data.layout import pack_rows, pad_rows, worst_packs
 from llava.errors import DataError, SettingsError
 
 
@@ -127,7 +127,7 @@ def test_packs_are_spread_evenly_over_ranks() -> None:
 @pytest.mark.parametrize("packing", [True, False])
 def test_no_micro_batch_is_heavier_than_the_dry_run(packing: bool) -> None:
     p = plan(rows=120, packing=packing)
-    heaviest = p.longest_micro_batch()
+    heaviest, *_ = p.heaviest_micro_batches()
     everything = [batch for k in range(p.total_steps) for batch in p.step(k).ranks[0]]
     if packing:
         assert p.lengths[heaviest].sum() >= max(p.lengths[batch].sum() for batch in everything)
@@ -136,6 +136,27 @@ def test_no_micro_batch_is_heavier_than_the_dry_run(packing: bool) -> None:
     else:
         padded = [len(batch) * p.lengths[batch].max() for batch in everything if batch]
         assert len(heaviest) * p.lengths[heaviest].max() >= max(padded)
+
+
+def test_padded_micro_batches_are_as_few_as_they_can_be() -> None:
+    """16 rows, at most 4 in each, on 2 ranks: 4 of them; on 3 ranks 6, so that each has 2."""
+    lengths = np.full(16, 10, np.int32)
+    assert [len(batch) for batch in pad_rows(lengths, 4, 2)] == [4] * 4
+    assert sorted(len(batch) for batch in pad_rows(lengths, 4, 3)) == [2, 2, 3, 3, 3, 3]
+    assert [len(batch) for batch in pad_rows(lengths, 5, 1)] == [4] * 4
+
+
+def test_the_dry_run_is_as_large_as_a_micro_batch_and_no_larger() -> None:
+    assert [len(batch) for batch in plan(rows=120, packing=False).heaviest_micro_batches()] == [3]
+    assert [len(batch) for batch in plan(rows=2, packing=False).heaviest_micro_batches()] == [2]
+    lengths, two = np.full(9, 10, np.int32), np.full(9, 2, np.int32)
+    assert [len(pack) for pack in worst_packs(lengths, two, 1000, 5)] == [2], "a third row would bring a sixth image"
+    assert [len(pack) for pack in worst_packs(lengths, two, 45, 100)] == [4]
+
+
+def test_a_row_that_just_fits_a_pack_is_taken() -> None:
+    lengths, images = np.array([100, 4], np.int32), np.array([4, 0], np.int32)
+    assert BatchPlan(lengths, lengths, images, recipe(max_length=100)).step(0).tokens == 104
 
 
 def test_the_fingerprint_tells_data_and_settings_apart_but_not_ranks() -> None:
@@ -175,3 +196,15 @@ def test_validation_rows_are_set_aside_by_seed() -> None:
     assert split_validation(5, 0, seed=0) == ([0, 1, 2, 3, 4], [])
     with pytest.raises(DataError, match="validation_rows: found 5, with 5 usable rows"):
         split_validation(5, 5, seed=0)
+
+
+def test_the_heaviest_micro_batches_are_heaviest_in_tokens_and_in_images() -> None:
+    """Long rows of text and short ones of an image each: no pack is worst for both, so both are tried."""
+    lengths = np.array([900] * 4 + [100] * 20, dtype=np.int32)
+    images = np.array([0] * 4 + [1] * 20, dtype=np.int32)
+    recipe = TrainRecipe(learning_rate=1.0, packing=True, max_length=900, pack_tokens=1800, pack_images=16)
+    by_tokens, by_images = BatchPlan(lengths, lengths, images, recipe).heaviest_micro_batches()
+    assert lengths[by_tokens].sum() == 1800 and images[by_tokens].sum() == 0
+    assert images[by_images].sum() == 16 and lengths[by_images].sum() <= 1800
+    same = BatchPlan(lengths[4:], lengths[4:], images[4:], recipe).heaviest_micro_batches()
+    assert len(same) == 1, "one pack where it is worst for both"

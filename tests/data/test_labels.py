@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava.data.labels import IGNORE_INDEX, RowEncoder
+from llava.data.labels import IGNORE_INDEX, Encoded, RowEncoder
 from llava.data.records import Record, Turn
 from llava.data.templates import get_template, to_messages
 from llava.errors import RowError, SettingsError
@@ -213,6 +213,23 @@ def test_rows_are_cut_on_the_right_and_images_only_whole() -> None:
         assert cut.cut == len(whole.input_ids) - expected
 
 
+def test_images_of_unequal_size_are_cut_whole_wherever_they_stand() -> None:
+    """Three images of 2, 5 and 3 visual tokens (AnyRes gives such): cut inside the third, the first two stay."""
+    tokenizer, template, sizes = make_tokenizer("llama"), get_template("v1"), [2, 5, 3]
+    record = conversation(
+        ("<image>\nWhat?", "A circle."), ("And <image>?", "A square."), ("<image>?", "A ring."), images=3
+    )
+    whole = RowEncoder(template, tokenizer).encode(record, sizes)
+    places = np.flatnonzero(whole.input_ids == RowEncoder(template, tokenizer).image_token_id)
+    firsts, lasts = [0, 2, 7], [1, 6, 9]  # of each image, among the placeholders
+    for length in range(int(places[firsts[1]]) - 2, len(whole.input_ids) + 1):
+        cut = RowEncoder(template, tokenizer, max_length=length).encode(record, sizes)
+        broken = [int(places[a]) for a, b in zip(firsts, lasts, strict=True) if places[a] < length <= places[b]]
+        expected = broken[0] if broken else length
+        assert cut.input_ids.tolist() == whole.input_ids[:expected].tolist()
+        assert cut.images == sum(length > places[b] for b in lasts)
+
+
 def test_a_row_with_nothing_left_to_train_on_is_an_error() -> None:
     encoder = RowEncoder(get_template("v1"), make_tokenizer("llama"), max_length=8)
     with pytest.raises(RowError, match="at least one answer token") as caught:
@@ -268,3 +285,12 @@ def test_callers_padding_and_truncation_do_not_reach_the_encoder() -> None:
     tokenizer(["x", "y z"], padding="max_length", max_length=64, truncation=True)
     tokenizer.backend_tokenizer.enable_truncation(3)
     assert encoder.encode(record, [VISUAL]).input_ids.tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("labels", "supervised"), [([-100, 5, 6], 2), ([4, 5, 6], 2), ([-100, -100, 6], 1), ([4, -100], 0)]
+)
+def test_a_label_counts_where_a_token_stands_before_it_to_predict_it(labels: list[int], supervised: int) -> None:
+    """The sum over a step's rows divides its loss; the first token of a row is predicted by none."""
+    encoded = Encoded(np.array([1, 2, 3][: len(labels)], np.int32), np.array(labels, np.int32), 0, 0)
+    assert encoded.supervised == supervised

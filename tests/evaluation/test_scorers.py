@@ -77,15 +77,15 @@ def test_textvqa_and_vizwiz() -> None:
         ("blue", "red", (0, 0)),
     ],
 )
-def test_gqa_and_world_differ_only_where_the_robust_reading_is_kinder(
+def test_gqa_and_custom_differ_only_where_the_robust_reading_is_kinder(
     answer: str, expected: str, scores: tuple[int, int]
 ) -> None:
     assert both("gqa", question(expected), answer) == scores
-    assert both("world", question(expected), answer) == scores
+    assert both("custom", question(expected), answer) == scores
 
 
 def test_plain_normal_forms() -> None:
-    assert exact(" Top Left. ") == "top left" and exact("a..") == "a."
+    assert exact(" Top Left. ") == "top left" and exact("a..") == "a" and exact("1.5") == "1.5"
     assert lenient("The three   (red) shapes!") == "3 red shapes"
 
 
@@ -127,11 +127,11 @@ def test_pope_reads_yes_and_no(answer: str, original: bool, robust: bool) -> Non
 )
 def test_letters(answer: str, original: str | None, robust: str | None) -> None:
     assert choices.stated(answer) == original
-    assert choices.understood(answer, ["a dog", "a cat"]) == robust
+    assert choices.understood(answer, {"A": "a dog", "B": "a cat"}) == robust
 
 
 def test_seed_wants_exactly_the_letter_and_mmbench_takes_a_unique_text() -> None:
-    asked = question("B", letter="B", options=["a dog", "a cat"])
+    asked = question("B", letter="B", options={"A": "a dog", "B": "a cat"})
     assert both("seed", asked, "B. a cat") == (0.0, 1.0)
     assert both("seed", asked, " B ") == (1.0, 1.0)
     assert both("mmbench", asked, "a cat") == (1.0, 1.0)
@@ -181,13 +181,14 @@ def test_an_empty_answer_is_wrong_everywhere(profile: Profile) -> None:
     golds = {
         "answers": ["red"] * 10,
         "letter": "A",
-        "options": ["x", "y"],
+        "letters": ["A"],
+        "options": {"A": "x", "B": "y"},
         "box": (0.0, 0.0, 1.0, 1.0),
         "size": (9.0, 9.0),
     }
     asked = question("no", **golds, captions=["a dog"])
     for name in (
-        "world",
+        "custom",
         "vqav2",
         "gqa",
         "textvqa",

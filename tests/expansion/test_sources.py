@@ -95,6 +95,12 @@ def test_coco_of_both_years(tmp_path: Path, year: str, name: str) -> None:
     ]
 
 
+def test_a_box_around_a_crowd_is_known_as_one(tmp_path: Path) -> None:
+    boxes = [*BOXES, {**BOXES[0], "iscrowd": 1, "segmentation": {"counts": [1], "size": [1, 1]}}]
+    _, seven = list(open_corpus(str(coco(tmp_path, "train2017", CAPTIONS, boxes)), split="train", image_prefix=""))
+    assert [box.crowd for box in seven.boxes] == [False, True]
+
+
 def test_two_years_in_one_folder_need_a_choice(tmp_path: Path) -> None:
     coco(tmp_path, "train2014", CAPTIONS)
     coco(tmp_path, "train2017", CAPTIONS)

@@ -17,7 +17,8 @@ import yaml
 
 from llava import storage
 from llava.errors import SettingsError
-from llava.local.run import LocalOptions, RunFailed, RunRecord, check_arguments, code_fingerprint, run_package
+from llava.local.run import LocalOptions, RunFailed, RunRecord, code_fingerprint, run_package
+from llava.pipelines.values import check_arguments
 from tests.local.tiny_pipeline import compile_only_judge, compile_tiny
 
 pytestmark = pytest.mark.usefixtures("still_code")

@@ -53,7 +53,10 @@ RULE = strict(
 
 SPECS: dict[tuple[str, str], Schema] = {
     ("kueue.x-k8s.io/v1beta2", "ResourceFlavor"): strict(
-        {}, nodeLabels=LABELS, tolerations={"type": "array", "items": TOLERATION}
+        {},
+        nodeLabels=LABELS,
+        nodeTaints={"type": "array", "items": strict({"key": STRING, "value": STRING, "effect": STRING})},
+        tolerations={"type": "array", "items": TOLERATION},
     ),
     ("kueue.x-k8s.io/v1beta2", "ClusterQueue"): strict(
         {
@@ -88,3 +91,44 @@ SPECS: dict[tuple[str, str], Schema] = {
 FLAT: dict[tuple[str, str], Schema] = {
     ("kueue.x-k8s.io/v1beta2", "WorkloadPriorityClass"): strict({"value": {"type": "integer"}}, description=STRING),
 }
+
+# KServe, serving.kserve.io/v1beta1, after config/crd/full/serving.kserve.io_inferenceservices.yaml; the manifests were
+# also held against that file itself, made strict.
+_AMOUNTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}
+_RESOURCES = strict({"requests": _AMOUNTS, "limits": _AMOUNTS})
+_ENV = {"type": "array", "items": strict({"name": STRING, "value": {"type": "string"}})}
+_PROBE = strict(
+    {"httpGet": strict({"path": STRING, "port": {"type": "integer"}})},
+    periodSeconds={"type": "integer"},
+    failureThreshold={"type": "integer"},
+)
+_CONTAINER = strict(
+    {"name": {"const": "kserve-container"}, "image": STRING, "resources": _RESOURCES},
+    env=_ENV,
+    command=STRINGS,
+    args=STRINGS,
+    ports={
+        "type": "array",
+        "items": strict({"containerPort": {"type": "integer"}, "name": STRING, "protocol": {"const": "TCP"}}),
+    },
+    readinessProbe=_PROBE,
+    securityContext={"type": "object"},
+)
+_MODEL = strict(
+    {"modelFormat": strict({"name": STRING}, version=STRING), "storageUri": STRING, "resources": _RESOURCES},
+    runtime=STRING,
+    args=STRINGS,
+)
+INFERENCE_SERVICE: Schema = strict(
+    {
+        "predictor": {
+            **strict(
+                {"serviceAccountName": STRING, "minReplicas": {"type": "integer"}, "maxReplicas": {"type": "integer"}},
+                model=_MODEL,
+                containers={"type": "array", "items": _CONTAINER, "minItems": 1},
+                tolerations={"type": "array", "items": TOLERATION},
+            ),
+            "oneOf": [{"required": ["model"]}, {"required": ["containers"]}],
+        }
+    }
+)

@@ -146,7 +146,7 @@ def test_our_own_pods_meet_pod_security_restricted() -> None:
             assert re.search(r":\d", container["image"]), "a tag that does not move"
 
 
-@pytest.mark.parametrize("component", ["workload-identity", "restricted"])
+@pytest.mark.parametrize("component", ["workload-identity", "restricted", "announce"])
 def test_optional_components_apply_on_top(component: str, tmp_path: Path) -> None:
     shutil.copytree(MANIFESTS, tmp_path / "manifests", ignore=shutil.ignore_patterns("node_modules"))
     overlay = tmp_path / "manifests" / "overlays" / "mine"
@@ -165,6 +165,11 @@ def test_optional_components_apply_on_top(component: str, tmp_path: Path) -> Non
     if component == "restricted":
         labels = find(resources, "Namespace", "kubeflow")["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    elif component == "announce":
+        job = find(resources, "CronJob", "llava-announce")
+        kubernetes_validate.validate(job, "1.35", strict=True)
+        (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == ["llava", "announce"]
     else:
         providers = yaml.safe_load(find(resources, "ConfigMap", "kfp-launcher")["data"]["providers"])
         assert providers["s3"]["default"]["credentials"] == {"fromEnv": True}
@@ -257,5 +262,44 @@ def test_alerts_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(cases))
     answer = subprocess.run(
         ["promtool", "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
+def test_alerts_of_the_cluster_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
+    rule = find(render(MANIFESTS / "overlays" / "gpu"), "PrometheusRule", "llava")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
+    gpu = 'gpu="3",Hostname="node-1",exported_pod="llava-full-abc"'
+    # alert -> a series that fires it, and its like that does not; a minute between two values
+    cases = {
+        "LlavaPodPending": (
+            'kube_pod_status_phase{namespace="kubeflow",phase="Pending",pod="llava-full-abc"}', "1x60", "1x20 0x40"
+        ),
+        "LlavaWorkloadSuspended": ('kueue_pending_workloads{cluster_queue="llava"}', "2x60", "0x60"),
+        # microseconds of throttling: 12 s, then 3 s, in every minute
+        "LlavaGpuThrottled": (f"DCGM_FI_DEV_THERMAL_VIOLATION{{{gpu}}}", "0+12000000x60", "0+3000000x60"),
+        "LlavaGpuMemoryErrors": (f"DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS{{{gpu}}}", "0x40 1x20", "1x60"),
+        "LlavaGpuXid": (f"DCGM_FI_DEV_XID_ERRORS{{{gpu}}}", "0x45 79x15", "0x60"),
+    }  # fmt: skip
+    idle = {"series": 'kueue_admitted_active_workloads{cluster_queue="llava"}', "values": "0x60"}
+    tests = []
+    for alert, (series, fires, quiet) in cases.items():
+        for values, expected in ((fires, 1), (quiet, 0)):
+            count = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
+            tests.append(
+                {
+                    "name": f"{alert} {expected}",
+                    "interval": "1m",
+                    "input_series": [{"series": series, "values": values}, idle],
+                    "promql_expr_test": [
+                        {"expr": count, "eval_time": "50m", "exp_samples": [{"labels": "{}", "value": expected}]}
+                    ],
+                }
+            )
+    cases_file = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases_file))
+    answer = subprocess.run(
+        ["promtool", "test", "rules", "cases.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 
 from llava.config import ModelRecipe
-from llava.model import attention
+from llava.errors import SettingsError
+from llava.model import attention, kernels
 from llava.model.build import build_model
 from llava.model.checkpointing import checkpoint_every
 from llava.model.forward import supervised_logits
@@ -76,18 +78,16 @@ def test_a_compiled_layer_is_one_graph_for_packs_of_any_size(
 def test_the_kernel_is_called_as_it_wants(
     groups: int, window: int | None, passed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch.nn.attention.varlen as varlen
-
     calls: list[dict[str, Any]] = []
-    real = varlen.varlen_attn
 
     def watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *bounds: Any, **options: Any) -> Any:
         calls.append(
             {"shapes": (tuple(query.shape), tuple(key.shape), tuple(value.shape)), "longest": bounds[2:], **options}
         )
-        return real(query, key, value, *bounds, **options)
+        return torch.empty_like(query)
 
     monkeypatch.setattr(varlen, "varlen_attn", watched)
+    monkeypatch.setattr(attention, "_KERNEL_GROUPS_HEADS", True)
     empty = lambda heads: torch.empty(1, heads, 91, 16, device="meta", dtype=torch.bfloat16)  # noqa: E731
     bounds = torch.zeros(3, dtype=torch.int32, device="meta")
     out = attention._varlen(empty(4), empty(groups), empty(groups), bounds, 61, 0.25, window)
@@ -98,6 +98,14 @@ def test_the_kernel_is_called_as_it_wants(
             "longest": (61, 61),
             "scale": 0.25,
             "window_size": (passed, 0),
-            "enable_gqa": groups != 4,
+            **({"enable_gqa": True} if groups != 4 else {}),
         }
     ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_fused_kernels_need_a_gpu(recipe_of: Callable[..., ModelRecipe]) -> None:
+    recipe = recipe_of()
+    model: Any = build_model(recipe, tokenizer=load_tokenizer(recipe.language_model), meta=True)
+    with pytest.raises(SettingsError, match="kernels: found liger"):
+        kernels.use_liger(model)

@@ -40,8 +40,9 @@ def trained_model(recipe: Recipe, stage: Any) -> Any:
 
 def write_checkpoint(model: Any, recipe: Recipe, stage: Any, uri: str, step: int, ranks: int = 2) -> None:
     """As a run of `ranks` ranks under ZeRO-1 or 2 writes it: each its half of every parameter."""
-    from llava.training.checkpoints import CheckpointWriter, take_snapshot
+    from llava.training.checkpoints import CheckpointWriter
     from llava.training.fragments import MOMENTS, Fragment
+    from llava.training.snapshots import take_snapshot
     from llava.training.state import Identity, RunState, mathematics
 
     identity = Identity(stage=stage, recipe=mathematics(getattr(recipe, stage)), data="d", frozen="f", steps=10)

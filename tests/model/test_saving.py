@@ -52,6 +52,15 @@ def test_keys_stay_the_hubs_whatever_came_before(after: str, built: Built, tmp_p
     assert keys_of(tmp_path / "m") == json.loads(GOLDEN.read_text())["llava"]
 
 
+def test_a_saved_model_caches_when_it_is_served(built: Built, tmp_path: Path) -> None:
+    """Training turns the key/value cache off, in the language model's part of the configuration, which Llama reads."""
+    model, processor = built("llama")
+    assert model.config.text_config.use_cache is False
+    saving.save_model(model, processor, str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["text_config"].get("use_cache", True) is True
+    assert model.config.text_config.use_cache is False, "and the model at hand stays as it was"
+
+
 FRESH = """
 import json, sys
 import numpy as np, torch

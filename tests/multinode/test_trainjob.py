@@ -16,6 +16,7 @@ from llava.multinode import api as api_module
 from llava.multinode.api import KubernetesApi, KubernetesError
 from llava.multinode.follow import TrainJobCancelled, TrainJobFailed, run_train_job
 from llava.multinode.trainjob import NodeSettings, TrainJobRequest, job_name, train_job
+from llava.retrying import Pauses
 from tests.multinode.api_server import JOBS, NAMESPACE, ApiServer, api_server
 from tests.s3_server import free_port
 
@@ -86,6 +87,58 @@ def test_the_manifest_says_what_was_asked() -> None:
     assert pod["volumes"][0]["emptyDir"]["medium"] == "Memory"
 
 
+def restricted_faults(pod: dict[str, Any]) -> list[str]:
+    """What Pod Security `restricted` finds, as the standard's page lists it, for the fields pods of ours have."""
+    security, faults = pod.get("securityContext") or {}, []
+    if security.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        faults.append("seccompProfile")
+    for container in pod["containers"]:
+        own = container.get("securityContext") or {}
+        if own.get("allowPrivilegeEscalation") is not False:
+            faults.append("allowPrivilegeEscalation")
+        if "ALL" not in own.get("capabilities", {}).get("drop", []):
+            faults.append("capabilities")
+        if own.get("runAsNonRoot", security.get("runAsNonRoot")) is not True:
+            faults.append("runAsNonRoot")
+        if own.get("runAsUser", security.get("runAsUser")) == 0:
+            faults.append("runAsUser")
+    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral"}
+    allowed |= {"persistentVolumeClaim", "projected", "secret"}
+    return faults + [volume["name"] for volume in pod["volumes"] if not volume.keys() & allowed]
+
+
+def node_template(manifest: dict[str, Any]) -> dict[str, Any]:
+    patch = manifest["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]
+    template: dict[str, Any] = patch["template"]["spec"]["template"]
+    return template
+
+
+def test_nodes_pass_pod_security_restricted_and_carry_no_sidecar() -> None:
+    template = node_template(train_job(request_of()))
+    assert restricted_faults(template["spec"]) == []
+    assert "runAsUser" not in template["spec"]["securityContext"], "the image's own"
+    assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+    chosen = {**POD, "spec": {**POD["spec"], "securityContext": {"runAsUser": 65532, "fsGroup": 65532}}}
+    security = node_template(train_job(request_of(pod=chosen)))["spec"]["securityContext"]
+    assert (security["runAsUser"], security["fsGroup"], security["runAsNonRoot"]) == (65532, 65532, True)
+
+
+def test_the_job_waits_in_the_queue_of_the_stages_pod() -> None:
+    queue, priority = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+    labelled = {**POD, "metadata": {**POD["metadata"], "labels": {queue: "llava-training", priority: "research"}}}
+    own = train_job(request_of(pod=labelled, settings=NodeSettings(accelerators=8)))["metadata"]["labels"]
+    assert (own[queue], own[priority]) == ("llava-training", "research")
+    assert train_job(request_of(pod=labelled))["metadata"]["labels"][queue] == "gpu", "the setting goes first"
+    assert queue not in train_job(request_of(settings=NodeSettings()))["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(("hours", "seconds"), [(1, 3600), (168, 604_800)])
+def test_a_deadline_is_in_seconds(hours: int, seconds: int) -> None:
+    """`activeDeadlineSeconds`, as Kubernetes has it for jobs."""
+    settings = request_of().settings.model_copy(update={"deadline_hours": hours})
+    assert train_job(request_of(settings=settings))["spec"]["activeDeadlineSeconds"] == seconds
+
+
 def test_the_volume_for_base_models_is_the_nodes_too() -> None:
     (main,) = [container for container in POD["spec"]["containers"] if container["name"] == "main"]
     pod: dict[str, Any] = {
@@ -133,7 +186,7 @@ def test_on_cpu_no_accelerator_is_asked_for() -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    monkeypatch.setattr(api_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(api_module, "_PAUSES", Pauses(0.01))
     with api_server() as running:
         yield running
 
@@ -268,6 +321,6 @@ def test_outside_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(api_module, "_PAUSES", Pauses(0.01))
     with pytest.raises(KubernetesError, match=r"gave up after 6 attempts; the last: no answer"):
         KubernetesApi(f"http://127.0.0.1:{free_port()}", NAMESPACE).get(JOBS)

@@ -13,8 +13,8 @@ import yaml
 
 import pipeline
 from llava.pipelines.graph import STAGES, package_names
-from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
+from tests.compile_once import compile_once
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -24,7 +24,7 @@ def compiled(name: str, folder: Path) -> list[dict[str, Any]]:
     lock = folder / "lock.json"
     images = ", ".join(f'"{stage}": "registry.example/llava-{stage}@sha256:{"0" * 64}"' for stage in STAGES)
     lock.write_text(f'{{"stages": {{{images}}}}}')
-    path, _ = compile_package(pipeline.build, name, folder, ClusterOptions(), lock)
+    path, _ = compile_once(pipeline.build, name, folder, ClusterOptions(), lock)
     documents = list(yaml.safe_load_all(path.read_text()))
     documents[0].pop("sdkVersion", None)
     return documents

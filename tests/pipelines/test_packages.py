@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,14 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
 from llava.errors import SettingsError
-from llava.pipelines.commands import make_app
+from llava.pipelines.commands import main, make_app
 from llava.pipelines.graph import FLOW, SHARED, STAGES, package_names, parameter_name, plan_package
 from llava.pipelines.options import read_parameters
-from llava.pipelines.package import compile_package, read_lock
+from llava.pipelines.package import read_lock
 from llava.pipelines.remote_commands import checked
 from llava.pipelines.resources import NEEDS, ClusterOptions, group_of
 from llava.stages.stage import load_stage, uri_parameter
+from tests.compile_once import compile_once
 
 LABELS = {"team": "vision"}
 
@@ -33,7 +37,7 @@ LABELS = {"team": "vision"}
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("packages")
     options = ClusterOptions(queue="gpu-queue", priority="low", labels=LABELS)
-    return {name: compile_package(pipeline.build, name, folder, options)[0] for name in package_names()}
+    return {name: compile_once(pipeline.build, name, folder, options)[0] for name in package_names()}
 
 
 def documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -125,7 +129,7 @@ def test_what_a_stage_asks_of_the_cluster(stage: str, packages: dict[str, Path])
 
 
 def test_a_claim_keeps_base_models_for_the_stages_that_read_them(tmp_path: Path) -> None:
-    path, _ = compile_package(pipeline.build, "full", tmp_path, ClusterOptions(hub_cache="llava-hub-cache"))
+    path, _ = compile_once(pipeline.build, "full", tmp_path, ClusterOptions(hub_cache="llava-hub-cache"))
     spec, executors = documents(path)
     for stage in STAGES:
         mounts = [mount["mountPath"] for mount in executors[f"exec-{stage}"].get("pvcMount", [])]
@@ -159,7 +163,7 @@ def test_images_come_from_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock.json"
     pinned = {stage: f"registry.example/llava-{stage}@sha256:{'a' * 64}" for stage in STAGES}
     lock.write_text(json.dumps({"stages": pinned}))
-    path, loose = compile_package(pipeline.build, "full", tmp_path, ClusterOptions(), lock)
+    path, loose = compile_once(pipeline.build, "full", tmp_path, ClusterOptions(), lock)
     executors = documents(path)[0]["deploymentSpec"]["executors"]
     for stage in STAGES:
         container = executors[f"exec-{stage}"]["container"]
@@ -181,16 +185,33 @@ def test_no_such_package() -> None:
         pipeline.build("from-export")
 
 
-def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, pipeline.__file__, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(*arguments: str, cwd: Path) -> Ended:
+    """`python pipeline.py ARGUMENTS`, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(pipeline.build, list(arguments))
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Ended(code, out.getvalue(), err.getvalue())
 
 
 def test_compile_from_the_command_line(tmp_path: Path) -> None:
-    done = call("compile", "--from", "evaluate", "--out", str(tmp_path))
+    command = [sys.executable, pipeline.__file__, "compile", "--from", "evaluate", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["llava-from-evaluate.yaml"]
     assert "not pinned by digest" in done.stderr
+    # What the other tests of a session are given in place of compiling again is the same.
+    again, _ = compile_once(pipeline.build, "from-evaluate", tmp_path / "again", ClusterOptions())
+    assert documents(again) == documents(tmp_path / "llava-from-evaluate.yaml")
 
 
 def test_the_parameter_file_can_be_filled_in_and_given(tmp_path: Path) -> None:
@@ -198,7 +219,7 @@ def test_the_parameter_file_can_be_filled_in_and_given(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = tmp_path / "run.yaml"
     written.write_text(done.stdout)
-    package, _ = compile_package(pipeline.build, "only-pretrain", tmp_path, ClusterOptions())
+    package, _ = compile_once(pipeline.build, "only-pretrain", tmp_path, ClusterOptions())
     declared = documents(package)[0]["root"]["inputDefinitions"]["parameters"]
     assert set(yaml.safe_load(done.stdout)) == set(declared)
     for known in declared.values():

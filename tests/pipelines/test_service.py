@@ -12,13 +12,14 @@ import pipeline
 from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
+from llava.local.run import LocalOptions
 from llava.pipelines.checks.preflight import check_run
 from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
 from llava.pipelines.graph import FLOW
-from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
 from llava.stages.stage import load_stage
+from tests.compile_once import compile_once
 from tests.pipelines.kfp_server import KfpServer, kfp_server
 from tests.s3_server import free_port
 
@@ -219,7 +220,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_package(pipeline.build, "full", tmp_path_factory.mktemp("full"), ClusterOptions())[0]
+    return compile_once(pipeline.build, "full", tmp_path_factory.mktemp("full"), ClusterOptions())[0]
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
@@ -227,3 +228,20 @@ def test_what_cannot_run_is_refused_before_a_pod_exists(full: Path, arguments: d
     sound = {"recipe": "tiny", "images_uri": "s3://b/i", "train_accelerators": "1"}
     assert check_run(full, sound) == []
     assert any(said in fault for fault in check_run(full, {**sound, **arguments}))
+
+
+def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(str(tmp_path / "runs"), "run-a", ["expand", "pretrain", "finetune"])
+
+    def interrupted(package: Path, arguments: object, options: LocalOptions) -> None:
+        assert options.root == tmp_path / "runs" and options.artifacts is None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava.local.run.run_package", interrupted)
+    again = ["rerun", "--run", "run-a", "--only", "export", "--local", "--root", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as ended:
+        make_app(pipeline.build)(again, standalone_mode=True)
+    assert ended.value.code == 130
+    assert "pipeline: interrupted; the same command resumes from here" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def parameters(tiny_recipe: Path, tiny_world: TinyWorld) -> dict[str, Any]:
         "expand_limit": 24,
         "pretrain_overrides": '{"pretrain.max_steps": 2}',
         "finetune_overrides": '{"finetune.max_steps": 2}',
-        "evaluate_benchmark": "world",
+        "evaluate_benchmark": "custom",
         "evaluate_questions_uri": tiny_world.questions,
         "evaluate_images_uri": tiny_world.images_uri,
         "evaluate_limit": 4,

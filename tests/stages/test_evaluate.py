@@ -164,7 +164,7 @@ def test_missing_and_broken_pictures_are_counted_and_above_the_threshold_stop_th
 
 
 def test_wrong_settings_say_what_would_be_right(hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="benchmark: found 'wrold'; expected one of .*world"):
+    with pytest.raises(SettingsError, match="benchmark: found 'wrold'; expected one of .*custom"):
         evaluate(hub_model, tiny_world, tiny_world.questions, str(tmp_path), benchmark="wrold")
     with pytest.raises(SettingsError, match="model: "):
         evaluate(HubModel(tmp_path, tmp_path), tiny_world, tiny_world.questions, str(tmp_path))

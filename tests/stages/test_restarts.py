@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from llava import storage
-from llava.stages.restarts import LIMIT, Pauses
+from llava.retrying import Pauses
+from llava.stages.restarts import LIMIT
 from tests.test_executor import executor_input
 
 

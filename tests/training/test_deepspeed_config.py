@@ -24,7 +24,7 @@ def test_zero_stage_is_taken_over_in_fp32(stage: int) -> None:
 
 def test_bf16_keeps_fp32_masters_and_accumulates_in_fp32() -> None:
     made = config(zero_stage=0, precision="bf16")
-    assert made["bf16"] == {"enabled": True}
+    assert made["bf16"] == {"enabled": True, "immediate_grad_update": True}
     assert made["data_types"] == {"grad_accum_dtype": "fp32"}
     assert made["zero_optimization"]["stage"] == 1
     assert TrainRecipe(learning_rate=1, precision="bf16", zero_stage=3).effective_zero_stage == 3

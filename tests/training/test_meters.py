@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -76,3 +77,24 @@ def test_spikes_are_judged_against_a_resumed_history() -> None:
     m = meter(old)
     add(m, 21, [5.0])
     assert m.flush()[0].spike
+
+
+@pytest.mark.parametrize(("loss", "spike"), [(2.1, False), (2.15, False), (2.17, True), (3.0, True)])
+def test_a_loss_that_stands_still_may_move_by_eight_hundredths_before_it_counts_as_a_spike(
+    loss: float, spike: bool
+) -> None:
+    """Without spread, a hundredth of the median stands for it: 2.0 + 8 * 0.02 = 2.16."""
+    m = meter()
+    for step in range(1, 21):
+        add(m, step, [2.0])
+    add(m, 21, [loss])
+    assert [record.spike for record in m.flush()] == [False] * 20 + [spike]
+
+
+def test_a_steps_seconds_are_the_time_since_the_last() -> None:
+    before = time.perf_counter()
+    m = meter()
+    for step in (1, 2, 3):
+        add(m, step, [1.0])
+    seconds = [record.seconds or 0.0 for record in m.flush()]
+    assert all(one >= 0 for one in seconds) and 0 < sum(seconds) <= time.perf_counter() - before

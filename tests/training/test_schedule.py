@@ -40,3 +40,31 @@ def test_linear_and_constant() -> None:
 def test_never_zero_nor_above_the_peak(schedule: str, total: int) -> None:
     r = recipe(schedule=schedule, warmup_ratio=0.03)
     assert all(0 < factor(step, total, r) <= 1 for step in range(total))
+
+
+# By hand, from cos^2: warm-up over ceil(0.03 * 70) = 3 steps; then the cosine over the other 67.
+GOLDEN = {0: 0.25, 1: 0.5, 2: 0.75, 3: 1.0, 36: 0.5117213, 69: 0.0005495}
+
+
+def test_golden_values() -> None:
+    for step, expected in GOLDEN.items():
+        assert factor(step, 70, recipe()) == pytest.approx(expected, abs=1e-7), step
+
+
+@pytest.mark.parametrize(
+    ("total", "ratio", "warmup"), [(7, 0.3, 3), (70, 0.03, 3), (100, 0.05, 5), (5198, 0.03, 156), (10, 0.0, 0)]
+)
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_it_is_transformers_schedule_but_for_a_first_step_that_moves(
+    total: int, ratio: float, warmup: int, schedule: str
+) -> None:
+    """As many warm-up steps (its `TrainingArguments` rounds up, too) and the same curve; there, step 0 has rate 0."""
+    import torch
+    from transformers.optimization import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    theirs = get_scheduler(schedule, optimizer, num_warmup_steps=warmup, num_training_steps=total).lr_lambdas[0]
+    r = recipe(schedule=schedule, warmup_ratio=ratio)
+    for step in range(total):
+        expected = theirs(step) if step >= warmup else (step + 1) / (warmup + 1)
+        assert factor(step, total, r) == pytest.approx(expected, abs=1e-12), step

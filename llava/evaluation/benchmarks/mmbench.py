@@ -1,7 +1,8 @@
 """MMBench (Liu et al. 2023, arXiv:2307.06281): multiple choice, each question asked in every rotation of its options.
 
-`questions_uri`: the official TSV (`index`, `question`, `hint`, `A`..`D`, `answer`, `category`, `image` in base64).
-Rotations share the index modulo 1,000,000.
+Read from the official TSV (`index`, `question`, `hint`, `A`..`D`, `answer`, `category`, `image` in base64). Rotations
+share the index modulo 1,000,000. The test split has no answers: the stage writes the workbook for the server, as it
+does for the development split, whose official figure is the server's too.
 """
 
 from __future__ import annotations
@@ -9,30 +10,48 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llava import storage
 from llava.errors import DataError, RowError
-from llava.evaluation import choices, question_files, statistics
-from llava.evaluation.benchmark import Benchmark, Profile, Question, Scored
+from llava.evaluation import choices, layouts, question_files, statistics, submission
+from llava.evaluation.benchmark import OPTION_LETTER, OPTION_LETTER_CN, Benchmark, Profile, Question, Scored
+from llava.evaluation.layouts import Form, Part
 from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
+from llava.evaluation.submission import Submission
 
 ROTATION = 1_000_000
+SOURCE = "https://github.com/open-compass/MMBench"
+SERVER = "https://mmbench.opencompass.org.cn/mmbench-submission"
+# What pandas reads as missing, besides which the original takes any `nan` and `none`.
+_MISSING = frozenset({"", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a"})
+_MISSING_AS_WRITTEN = frozenset({"NA", "NULL", "null"})
+_DROPPED = ("hint", "category", "source", "image", "comment", "l2-category")
 
 
 class MMBench(Benchmark):
     """`accuracy`: a question counts when all its rotations were answered right; `accuracy_vanilla`: each by itself."""
 
     name = "mmbench"
+    max_new_tokens = 1024
+    suffix = OPTION_LETTER
+    forms = tuple(
+        Form(file, (Part("table", SOURCE, (file,)),))
+        for file in (
+            "mmbench_dev_20230712.tsv",
+            "mmbench_dev_en_20231003.tsv",
+            "MMBench_DEV_EN.tsv",
+            "mmbench_test_20230712.tsv",
+            "mmbench_test_en_20231003.tsv",
+            "MMBench_TEST_EN.tsv",
+        )
+    )
 
     def read(self, uri: str) -> list[Question]:
-        csv.field_size_limit(sys.maxsize)
         questions = []
-        for file in question_files.files(uri):
-            table = list(csv.DictReader(io.StringIO(storage.read_text(file)), delimiter="\t"))
-            if not table:
-                raise DataError(f"{file}: no questions in it; expected MMBench's TSV with a header line")
+        for file in self._files(uri):
+            table = read_table(file)
             images = {question_files.text(file, k, row, "index"): row.get("image") or "" for k, row in enumerate(table)}
             for index, row in enumerate(table):
                 key = question_files.text(file, index, row, "index")
@@ -41,26 +60,45 @@ class MMBench(Benchmark):
                     image = images[image]
                 if not image:
                     raise RowError(file, index, "image", image, "a base64 image", problem="row-field")
-                options = [row[letter] for letter in "ABCD" if (row.get(letter) or "").lower() not in ("", "nan")]
-                hint = row.get("hint") or ""
-                text = choices.ask(
-                    question_files.text(file, index, row, "question"), options, "" if hint.lower() == "nan" else hint
-                )
-                letter = question_files.text(file, index, row, "answer")
+                options = {letter: row[letter] for letter in "ABCD" if not missing(row.get(letter))}
+                if len(options) < 2:
+                    raise RowError(file, index, "A, B, C, D", options, "at least two options", problem="row-field")
+                hint = row.get("hint")
+                text = question_files.text(file, index, row, "question")
+                text = choices.ask(text, options, "" if missing(hint) else str(hint), self.suffix)
+                letter = "" if missing(row.get("answer")) else row["answer"].strip()
+                if letter and letter not in options:
+                    raise RowError(file, index, "answer", letter, f"one of {', '.join(options)}", problem="row-field")
                 kind = str(row.get("category") or "all")
                 gold = {"letter": letter, "options": options}
                 group = str(int(key) % ROTATION)
                 reference = f"data:image/jpeg;base64,{image}"
-                questions.append(Question(key, (reference,), text, letter, kind, group, gold))
+                questions.append(Question(key, (reference,), text, letter, kind, group, gold, known=bool(letter)))
         return questions
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:
-        options, letter = question.gold["options"], question.gold["letter"]
-        if profile == "llava-1.5":
-            said = choices.letter_only(answer) or choices.stated(answer) or choices.by_text(answer, options)
-        else:
-            said = choices.understood(answer, options)
-        return float(said == letter)
+        read = choices.inferred if profile == "llava-1.5" else choices.understood
+        return float(read(answer, question.gold["options"]) == question.gold["letter"])
+
+    def submission(self, uri: str, questions: Sequence[Question], answers: Mapping[str, str]) -> Submission | None:
+        wanted = {question.id for question in questions}
+        columns: list[str] = []
+        rows: list[dict[str, object]] = []
+        for file in self._files(uri):
+            for row in read_table(file):
+                if row["index"] not in wanted:
+                    continue
+                columns = columns or [column for column in row if column not in _DROPPED]
+                kept: dict[str, object] = {key: None if missing(row[key]) else row[key] for key in columns}
+                rows.append(kept | {"index": int(row["index"]), "prediction": answers.get(row["index"], "")})
+        place = min(6, len(columns))
+        header = [*columns[:place], "prediction", *columns[place:]]
+        return submission.spreadsheet(f"{self.name}.xlsx", SERVER, header, rows)
+
+    def _files(self, uri: str) -> list[str]:
+        if layouts.is_folder(uri):
+            return [layouts.find(uri, self.forms)["table"]]
+        return question_files.files(uri)
 
     def headline_ratios(self, scored: Sequence[Scored], profile: Profile) -> Ratios:
         groups: dict[str, list[float]] = {}
@@ -77,3 +115,42 @@ class MMBench(Benchmark):
             "accuracy": statistics.estimate(self.headline_ratios(scored, profile), clusters),
             "accuracy_vanilla": statistics.mean([item.scores[profile] for item in scored], clusters),
         }
+
+
+class MMBenchCN(MMBench):
+    """The same questions in Chinese, with LLaVA-1.5's suffix for them."""
+
+    name = "mmbench-cn"
+    suffix = OPTION_LETTER_CN
+    forms = tuple(
+        Form(file, (Part("table", SOURCE, (file,)),))
+        for file in (
+            "mmbench_dev_cn_20231003.tsv",
+            "MMBench_DEV_CN.tsv",
+            "mmbench_test_cn_20231003.tsv",
+            "MMBench_TEST_CN.tsv",
+        )
+    )
+
+
+def read_table(file: str) -> list[dict[str, str]]:
+    """The rows of a TSV with a header line.
+
+    Raises:
+        DataError: no rows, or a row with another number of columns than the header.
+    """
+    csv.field_size_limit(sys.maxsize)
+    table = list(csv.DictReader(io.StringIO(storage.read_text(file), newline=""), delimiter="\t"))
+    if not table:
+        raise DataError(f"{file}: no questions in it; expected MMBench's TSV with a header line")
+    for index, row in enumerate(table):
+        if None in row or None in row.values():
+            raise RowError(file, index, "(line)", row.get("index"), f"{len(table[0])} columns", problem="row-format")
+    return table
+
+
+def missing(value: str | None) -> bool:
+    """Whether a cell is empty as the original sees it: what pandas reads as missing, `nan`, `none`."""
+    if value is None or value in _MISSING_AS_WRITTEN:
+        return True
+    return value.lower() in _MISSING or value.lower() in ("nan", "none")

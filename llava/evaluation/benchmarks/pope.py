@@ -1,20 +1,27 @@
 """POPE (Li et al. 2023, arXiv:2305.10355): is an object there? Balanced yes/no in three samplings of absent objects.
 
-`questions_uri`: `coco_pope_random.json`, `coco_pope_popular.json`, `coco_pope_adversarial.json` (JSON lines).
+LLaVA-1.5 asks all three samplings in one file and takes the labels from POPE's own, line by line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from llava.errors import RowError
-from llava.evaluation import question_files, statistics
+from llava.errors import DataError, RowError
+from llava.evaluation import layouts, question_files, statistics
 from llava.evaluation.benchmark import SHORT_ANSWER, Benchmark, Profile, Question, Scored
+from llava.evaluation.layouts import Form, Part
 from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Interval
 
+SOURCE = "output/coco of https://github.com/AoiDragon/POPE"
 _SAMPLING = re.compile(r"random|popular|adversarial")
+_LABELS = tuple(
+    Part(sampling, SOURCE, tuple(f"{folder}coco_pope_{sampling}.json" for folder in ("coco/", "output/coco/", "")))
+    for sampling in ("random", "popular", "adversarial")
+)
 
 
 class Pope(Benchmark):
@@ -22,20 +29,57 @@ class Pope(Benchmark):
 
     name = "pope"
     headline = "f1"
+    image_folders = ("val2014", "images")
+    forms = (
+        Form("LLaVA-1.5's layout", (Part("asked", layouts.EVAL_ZIP, ("llava_pope_test.jsonl",)), *_LABELS)),
+        Form("POPE's own files", _LABELS),
+    )
 
     def read(self, uri: str) -> list[Question]:
+        if layouts.is_folder(uri):
+            found = layouts.find(uri, self.forms)
+            asked = found.pop("asked", None)
+            labels = list(found.values())
+        else:
+            files = question_files.files(uri)
+            asked = next((file for file in files if file.endswith("llava_pope_test.jsonl")), None)
+            labels = [file for file in files if file != asked]
+        if asked is None:
+            return [question for file in labels for question in self._own(file)]
+        return self._joined(asked, labels)
+
+    def _own(self, file: str) -> list[Question]:
         questions = []
-        for file in question_files.files(uri):
-            found = _SAMPLING.search(file.rsplit("/", 1)[-1])
-            for index, row in question_files.json_lines(file):
-                label = question_files.text(file, index, row, "label").lower()
-                if label not in ("yes", "no"):
-                    raise RowError(file, index, "label", label, "yes or no", problem="row-field")
-                kind = str(row.get("category") or (found[0] if found else "all"))
-                image = question_files.text(file, index, row, "image")
-                key = f"{kind}-{question_files.text(file, index, row, 'question_id')}"
-                text = question_files.text(file, index, row, "text") + SHORT_ANSWER
-                questions.append(Question(key, (image,), text, label, kind, image))
+        for index, row in question_files.json_lines(file):
+            label = _label(file, index, row)
+            kind = str(row.get("category") or _sampling(file))
+            image = question_files.text(file, index, row, "image")
+            key = f"{kind}-{question_files.text(file, index, row, 'question_id')}"
+            text = question_files.text(file, index, row, "text") + SHORT_ANSWER
+            questions.append(Question(key, (image,), text, label, kind, image))
+        return questions
+
+    def _joined(self, asked: str, labels: Sequence[str]) -> list[Question]:
+        """Prompts of LLaVA's file with POPE's labels: the n-th question of a sampling has the n-th label."""
+        golds = {_sampling(file): list(question_files.json_lines(file)) for file in labels}
+        places = {_sampling(file): file for file in labels}
+        taken = dict.fromkeys(golds, 0)
+        questions = []
+        for index, row in question_files.asked(asked):
+            kind = str(row.get("category"))
+            if kind not in golds or taken[kind] >= len(golds[kind]):
+                raise RowError(asked, index, "category", kind, "a sampling with a label left", problem="row-id")
+            place, gold = golds[kind][taken[kind]]
+            taken[kind] += 1
+            image, prompt = row["image"], row["text"]
+            if gold.get("image") != image or str(gold.get("text")) != prompt.split("\n", 1)[0]:
+                expected = f"{image} and the question of row {index} of {asked}"
+                raise RowError(places[kind], place, "image, text", gold, expected, problem="row-id")
+            label = _label(places[kind], place, gold)
+            questions.append(Question(f"{kind}-{row['question_id']}", (image,), prompt, label, kind, image))
+        left = {kind: len(golds[kind]) - count for kind, count in taken.items() if count < len(golds[kind])}
+        if left:
+            raise DataError(f"{asked}: labels without a question: {left}; expected as many questions as POPE has")
         return questions
 
     def said_yes(self, answer: str, profile: Profile) -> bool:
@@ -79,3 +123,15 @@ class Pope(Benchmark):
             tops.append(2.0 * (hit and counts))
             bottoms.append(float((2 * hit + error) * counts))
         return tops, bottoms
+
+
+def _sampling(file: str) -> str:
+    found = _SAMPLING.search(file.rsplit("/", 1)[-1])
+    return found[0] if found else "all"
+
+
+def _label(file: str, index: int, row: Mapping[str, Any]) -> str:
+    label = question_files.text(file, index, row, "label").lower()
+    if label not in ("yes", "no"):
+        raise RowError(file, index, "label", label, "yes or no", problem="row-field")
+    return label

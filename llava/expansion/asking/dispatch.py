@@ -13,7 +13,6 @@ What may happen to a request, each bounded:
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from llava.expansion.asking.settled import Unusable, still_open
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply, Teacher, Usage
 from llava.expansion.teachers.failures import TeacherFailure
+from llava.retrying import Pauses
 
 _BUDGET_LOOK_S = 0.02
 _REMOTE_LINGER_S = 0.5
@@ -100,7 +100,7 @@ class Dispatcher:
         self._since_success = 0
         self._refusals = 0
         self._pending: list[Entry] = []  # refused requests that are no drops yet
-        self._random = random.Random(0)  # only spreads retries in time
+        self._pauses = Pauses(self._limits.first_pause, self._limits.longest_pause, spread=0.5)
         self.outcome = Outcome()
 
     async def run(self, requests: Iterator[Request]) -> Outcome:
@@ -282,8 +282,7 @@ class Dispatcher:
         elif failure.retry_after is not None:
             self._limiter.pause(failure.retry_after)
         else:
-            pause = min(self._limits.first_pause * 2 ** (retries - 1), self._limits.longest_pause)
-            await asyncio.sleep(pause * (0.5 + self._random.random() / 2))
+            await asyncio.sleep(self._pauses.before(retries - 1))
 
     def _stop(self, why: str) -> None:
         self.outcome.stopped = self.outcome.stopped or why

@@ -16,8 +16,11 @@ from llava.config import load_recipe
 from llava.errors import UserError
 from llava.multinode.train_on_nodes import read_node_settings
 from llava.pipelines.checks.cluster import Forbidden, NotAsked, Reader
+from llava.pipelines.checks.endpoints import Endpoint, artifact_endpoint, unreachable
 from llava.pipelines.checks.nodes import PodRequest, why_impossible
+from llava.pipelines.checks.retry_policy import CONTROLLER, say_policy
 from llava.pipelines.checks.spec import read_documents
+from llava.pipelines.checks.trainer import TRAINJOBS, why_too_old
 from llava.pipelines.resources import group_of
 
 # Service accounts Kubeflow gives a run that names none: standalone, multi-user.
@@ -65,6 +68,8 @@ def check_cluster(cluster: Reader, request: RunRequest) -> Findings:
     check.secrets()
     check.config_maps()
     check.claims()
+    check.network()
+    check.retries()
     check.nodes()
     return check.findings
 
@@ -179,6 +184,34 @@ class _Check:
                     "manifests/components/cache-volume makes llava-hub-cache"
                 )
 
+    def network(self) -> None:
+        """Whether the policies in force let the pods reach what the run names."""
+        config = self.named("configmaps", str(self.values["storage_config"])) or {}
+        launcher = self.named("configmaps", "kfp-launcher") or {}
+        asked = [
+            Endpoint(url, self.stages, source)
+            for url, source in (
+                ((config.get("data") or {}).get("AWS_ENDPOINT_URL"), f"ConfigMap {self.values['storage_config']}"),
+                (artifact_endpoint(launcher.get("data") or {}), "ConfigMap kfp-launcher"),
+            )
+            if url
+        ]
+        if "expand" in self.stages and self.values["expand_teacher"] == "openai":
+            url = str(self.values["expand_teacher_endpoint"] or "https://api.openai.com")
+            asked.append(Endpoint(url, ["expand"], "expand_teacher_endpoint"))
+        self.findings.faults.extend(unreachable(self.read, self.request.namespace, asked))
+
+    def retries(self) -> None:
+        """What becomes of a pod that does not end well."""
+        for namespace in dict.fromkeys((self.request.namespace, "kubeflow")):
+            found = self.read(f"/api/v1/namespaces/{namespace}/configmaps/{CONTROLLER}")
+            if found:
+                self.findings.notes.append(say_policy(found))
+                return
+        self.findings.notes.append(
+            f"retries: the ConfigMap {CONTROLLER} cannot be read, so which pods are retried is not known"
+        )
+
     def nodes(self) -> None:
         """Whether the cluster has nodes that can hold the pods."""
         listed = self.read("/api/v1/nodes", "nodes")
@@ -206,6 +239,9 @@ class _Check:
         if wanted == 1:
             return
         node = read_node_settings(str(self.values["train_job"]))
+        definition = self.read(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{TRAINJOBS}", "Trainer's CRD")
+        if definition and (fault := why_too_old(definition)):
+            self.findings.faults.append(f"train_job: {stage}.nodes is {wanted}, and {fault}")
         path = f"/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/{node.runtime}"
         if self.read(path, f"ClusterTrainingRuntime {node.runtime}") is None:
             self.findings.faults.append(

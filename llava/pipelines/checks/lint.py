@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llava.pipelines.checks.preflight import MAX_PARAMETER_BYTES
 from llava.pipelines.checks.spec import read_documents, read_spec
 
 ARGS = ["--executor-input", "{{$}}"]
-# The API server refuses a run whose parameters together are longer.
-MAX_PARAMETER_BYTES = 10_000
 _CHANNEL = re.compile(r"^\{\{\$\.inputs\.parameters\['pipelinechannel--(.+?)'\]\}\}$")
 _TRAINING = ("pretrain", "finetune")
 

@@ -6,6 +6,7 @@ ranks do not agree. These checks need no cluster.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from llava.errors import SettingsError
 from llava.multinode.train_on_nodes import read_node_settings
 from llava.pipelines.checks.spec import read_spec
 
+# The API server refuses more, unless its MAX_PARAMETER_BYTES says otherwise (2.17; consts.go).
 MAX_PARAMETER_BYTES = 10_000
 _CPU = re.compile(r"^([1-9]\d*m|[1-9]\d*|\d+\.\d+)$")
 _MEMORY = re.compile(r"^[1-9]\d*(Ki|Mi|Gi|Ti|k|M|G|T)?$")
@@ -52,10 +54,11 @@ def check_run(package: Path, arguments: Mapping[str, Any]) -> list[str]:
                 f"accelerator_tolerations: found {toleration!r}; expected e.g. "
                 '{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}'
             )
-    size = len(str(dict(arguments)).encode())
+    size = len(json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode())
     if size > MAX_PARAMETER_BYTES:
         faults.append(
-            f"all parameters take {size} bytes; Kubeflow takes at most {MAX_PARAMETER_BYTES}; put the recipe in a file"
+            f"all parameters take {size} bytes; Kubeflow takes at most {MAX_PARAMETER_BYTES} "
+            "(or what MAX_PARAMETER_BYTES of its API server says); put the recipe in a file"
         )
     for stage in ("pretrain", "finetune"):
         if f"{stage}_overrides" in values:

@@ -22,9 +22,16 @@ from llava.pipelines.clustertest.pods import Pods, Right
 from llava.pipelines.clustertest.probes import Bench, chosen, probes
 from llava.pipelines.clustertest.runs import Runs
 from llava.pipelines.clustertest.world import MakeWorld, Size, put_world
-from llava.pipelines.options import Build, LockOption, PriorityOption, QueueOption
+from llava.pipelines.options import (
+    Build,
+    ContextOption,
+    HostOption,
+    LockOption,
+    NamespaceOption,
+    PriorityOption,
+    QueueOption,
+)
 from llava.pipelines.package import compile_package
-from llava.pipelines.remote_commands import ContextOption, HostOption, NamespaceOption
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from llava import storage, storage_s3
+from llava import storage, storage_clients
 from llava.errors import SettingsError, StorageError
 from llava.pipelines.checks.cluster import NotAsked, Reader
 
@@ -141,7 +141,7 @@ def _launcher_endpoint(launcher: dict[str, object]) -> str:
 def _environment(settings: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()
     try:
         yield
     finally:
@@ -149,7 +149,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        storage_s3.client_of.cache_clear()
+        storage_clients.forget_client()
 
 
 @contextmanager

@@ -87,6 +87,7 @@ class Submit:
 
     def __init__(self, kubeflow: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
         self.kubeflow, self.capsys = kubeflow, capsys
+        self.retries: list[str] = []  # the line on the retry policy in force
 
     def __call__(self, *arguments: str, package: str = "only-pretrain", **parameters: str) -> str:
         """What it said on stderr; whether it submitted is what `kubeflow.runs` shows."""
@@ -95,7 +96,9 @@ class Submit:
         pairs = [part for name, value in given.items() for part in ("--param", f"{name}={value}")]
         before = len(self.kubeflow.runs)
         code = run_command("submit", "--package", package, "--namespace", NAMESPACE, *arguments, *pairs)
-        said = self.capsys.readouterr().err
+        lines = self.capsys.readouterr().err.splitlines(keepends=True)
+        self.retries = [line for line in lines if line.startswith("note: retries:")]
+        said = "".join(line for line in lines if line not in self.retries)
         assert code == (0 if len(self.kubeflow.runs) > before else 2), said
         return said
 
@@ -311,3 +314,43 @@ def test_room_on_nodes(nodes: list[dict[str, Any]], pods: int, said: str) -> Non
 def test_tolerations_as_kubernetes_reads_them(toleration: dict[str, str], tolerated: bool) -> None:
     nodes = [node("a", taints=[{"key": "spot", "value": "yes", "effect": "NoSchedule"}])]
     assert (why_impossible(PodRequest({"cpu": "1"}, {}, [toleration]), nodes) == "") is tolerated
+
+
+def test_the_retry_policy_in_force_is_said_in_one_line(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
+    submit()
+    assert "workflow-controller-configmap cannot be read" in submit.retries[0]
+    defaults = "spec: {templateDefaults: {retryStrategy: {limit: '2', retryPolicy: OnError}}}"
+    where = "/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"
+    cluster.objects[where] = {"data": {"workflowDefaults": defaults}}
+    submit()
+    (line,) = submit.retries
+    assert "the policy in force is OnError: a lost pod is retried; one that failed, was evicted" in line
+    assert len(kubeflow.runs) == 2
+
+
+def test_a_store_that_the_network_policy_keeps_away_is_refused(
+    cluster: ApiServer, kubeflow: KfpServer, submit: Submit
+) -> None:
+    cluster.objects[f"{IN_NAMESPACE}/configmaps/llava-storage"] = {
+        "data": {"AWS_ENDPOINT_URL": "http://minio.storage.svc.cluster.local:9000"}
+    }
+    assert submit() == "" and kubeflow.runs, "no policy, so everything is open"
+    policy = {"spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 443}]}]}}
+    cluster.objects[f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies"] = {"items": [policy]}
+    said = submit()
+    assert "ConfigMap llava-storage: the NetworkPolicies of namespace" in said and "keep pretrain from" in said
+
+
+def test_trainer_without_runtime_patches_is_too_old(cluster: ApiServer, submit: Submit) -> None:
+    cluster.objects[RUNTIME] = {"metadata": {"name": "torch-distributed"}}
+    schema: dict[str, Any] = {"openAPIV3Schema": {"properties": {"spec": {"properties": {"trainer": {}}}}}}
+    definition = {"spec": {"versions": [{"name": "v1alpha1", "served": True, "schema": schema}]}}
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trainjobs.trainer.kubeflow.org"
+    cluster.objects[path] = definition
+    said = submit(
+        pretrain_overrides='{"pretrain.nodes": 2}',
+        train_accelerators="0",
+        train_job='{"cpu": "1", "memory": "1Gi"}',
+        images_uri="s3://b/i",
+    )
+    assert "has no spec.runtimePatches and no spec.activeDeadlineSeconds; Trainer 2.2 or later is needed" in said

@@ -12,8 +12,8 @@ import yaml
 
 import pipeline
 from llava.pipelines.checks.lint import RULES, lint, unpinned
-from llava.pipelines.package import compile_package
 from llava.pipelines.resources import ClusterOptions
+from tests.compile_once import compile_once
 
 Document = dict[str, Any]
 
@@ -21,7 +21,7 @@ Document = dict[str, Any]
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
     """The compiled `from-finetune`: containers, inputs by URI, accelerators, every kind of thing the rules look at."""
-    path, _ = compile_package(pipeline.build, "from-finetune", tmp_path_factory.mktemp("sound"), ClusterOptions())
+    path, _ = compile_once(pipeline.build, "from-finetune", tmp_path_factory.mktemp("sound"), ClusterOptions())
     return list(yaml.safe_load_all(path.read_text()))
 
 

@@ -18,10 +18,9 @@ import pytest
 import yaml
 
 import pipeline
-from llava import storage, storage_s3
+from llava import storage, storage_clients
 from llava.pipelines.clustertest.runs import Runs
 from llava.pipelines.commands import main
-from llava.pipelines.package import compile_package
 from tests.pipelines.clustertest.simulated import NAMESPACE, SimulatedKubeflow, kubernetes_api
 from tests.pipelines.kfp_server import kfp_server
 from tests.s3_server import S3Server, moto_server
@@ -46,7 +45,7 @@ def tiny_world(folder: Path) -> Callable[[str], dict[str, Any]]:
     (folder / "1.jpg").write_bytes(b"x")
     return lambda place: {
         "recipe": "tiny", "images_uri": place, "expand_annotations_uri": f"{place}/annotations",
-        "evaluate_benchmark": "world", "evaluate_questions_uri": f"{place}/annotations/questions_val.jsonl",
+        "evaluate_benchmark": "custom", "evaluate_questions_uri": f"{place}/annotations/questions_val.jsonl",
     }  # fmt: skip
 
 
@@ -61,35 +60,20 @@ def bucket(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
     """The module's store, empty; the AWS environment of the test points at it."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    storage_s3.client_of.cache_clear()
+    storage_clients.forget_client()
     for place in left_in(store):
         storage.delete(storage.join(store.uri, place))
     yield store
-    storage_s3.client_of.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, list[str]]]:
-    """`compile_package`, each package once for the module."""
-    folder = tmp_path_factory.mktemp("packages")
-    made: dict[str, tuple[Path, list[str]]] = {}
-
-    def compile_once(build: Any, name: str, *rest: Any) -> tuple[Path, list[str]]:
-        if name not in made:
-            made[name] = compile_package(build, name, folder, *rest[1:])
-        return made[name]
-
-    return compile_once
+    storage_clients.forget_client()
 
 
 @pytest.fixture
-def cluster(compiled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedKubeflow]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedKubeflow]:
     monkeypatch.chdir(tmp_path)
     for name in ("KF_PIPELINES_TOKEN", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(Runs, "poll_s", 0.05)
-    monkeypatch.setattr("llava.pipelines.clustertest.command.compile_package", compiled)
     state = SimulatedKubeflow()
     with kfp_server(state), kubernetes_api(state) as kubernetes:
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", state.url)

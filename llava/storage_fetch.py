@@ -1,0 +1,116 @@
+"""Large objects onto the local disk: in ranges, many at once, into files that are whole or absent.
+
+A part that fails is tried again on its own until the store's deadline, so that a blip costs one part and not a model.
+All parts of a file are of one version of its object: a range is asked for under the entity tag that the size came with.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava import local_files, storage_s3
+from llava.errors import StorageError
+
+PART_BYTES = 16 << 20
+THREADS = 16
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One object to fetch.
+
+    Attributes:
+        size, tag: as listed or asked for; the file is of exactly this object.
+    """
+
+    uri: str
+    target: Path
+    size: int
+    tag: str | None = None
+
+
+def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
+    """Fetch objects into files, creating folders; each appears under its name when it is whole.
+
+    Args:
+        progress: called with (bytes done, bytes in all), from several threads but never at once.
+
+    Raises:
+        StorageError: the disk is too small, which is found before anything is fetched; an object is absent, changed
+            meanwhile, or the store did not answer before the deadline. Nothing half-fetched is left.
+    """
+    total = sum(item.size for item in wanted)
+    _check_space(wanted)
+    done, lock = 0, threading.Lock()
+
+    def part(item: Wanted, file: int, start: int, length: int) -> None:
+        nonlocal done
+        data = storage_s3.read_range(item.uri, start, length, item.tag)
+        if len(data) != length:
+            raise StorageError(f"{item.uri}: ends before byte {start + length}; {item.size} bytes were listed")
+        view = memoryview(data)
+        while view:  # a write may be cut short by a signal or a full disk
+            written = os.pwrite(file, view, start + length - len(view))
+            view = view[written:]
+        with lock:
+            done += length
+            if progress is not None:
+                progress(done, total)
+
+    with ExitStack() as stack, ThreadPoolExecutor(THREADS, thread_name_prefix="llava-fetch") as pool:
+        running: list[Future[None]] = []
+        files = [(item, stack.enter_context(_partial(item.target))) for item in wanted]
+        try:
+            for item, (file, _) in files:
+                os.truncate(file, item.size)
+                running += [pool.submit(part, item, file, *bounds) for bounds in _parts(item.size)]
+            wait(running, return_when=FIRST_EXCEPTION)
+            for future in running:
+                if future.done():
+                    future.result()
+        except OSError as error:
+            raise StorageError(
+                f"{wanted[0].target.parent}: {local_files.explain(error, wanted[0].target, total)}"
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()
+            wait(running)
+        for item, (_, path) in files:
+            local_files.put_in_place(path, item.target)
+
+
+def _parts(size: int) -> Iterable[tuple[int, int]]:
+    return ((start, min(PART_BYTES, size - start)) for start in range(0, size, PART_BYTES))
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[tuple[int, Path]]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{local_files.TEMPORARY}{target.name[:100]}.")
+    try:
+        yield handle, Path(name)
+    finally:
+        os.close(handle)
+        Path(name).unlink(missing_ok=True)
+
+
+def _check_space(wanted: Sequence[Wanted]) -> None:
+    if not wanted:
+        return
+    place = wanted[0].target
+    need, free = sum(item.size for item in wanted), local_files.free_bytes(place)
+    if need > free:
+        raise StorageError(
+            f"{place.parent}: {need / 1e9:,.3f} GB are to be fetched ({wanted[0].uri}, ...), and "
+            f"{free / 1e9:,.3f} GB are free; give the pod more ephemeral storage, or set TMPDIR to a larger disk"
+        )

@@ -1,0 +1,16 @@
+"""Fixtures shared by this folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.compile_once import compile_once
+
+COMMANDS = ("commands", "remote_commands", "clustertest.command", "schedule_commands")
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands compile nothing twice in a session."""
+    for module in COMMANDS:
+        monkeypatch.setattr(f"llava.pipelines.{module}.compile_package", compile_once, raising=False)
