@@ -30,7 +30,7 @@ __all__ = ["ImageError", "ImageSource", "decode"]
 if TYPE_CHECKING:
     from PIL import Image
 
-_MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)$")
+_MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d{1,18})\+(?P<size>\d{1,18})$")
 
 
 @dataclass(frozen=True)
