@@ -6,6 +6,7 @@ All parts of a file are of one version of its object: a range is asked for under
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import threading
@@ -15,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava import local_files, storage_s3
+from llava import local_files, storage_integrity, storage_s3
 from llava.errors import StorageError
 
 PART_BYTES = 16 << 20
@@ -86,7 +87,19 @@ def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
                 future.cancel()
             wait(running)
         for item, (_, path) in files:
+            _compare(item, path)
+        for item, (_, path) in files:
             local_files.put_in_place(path, item.target)
+
+
+def _compare(item: Wanted, path: Path) -> None:
+    """Compare a fetched file with its entity tag where that is an MD5: ranges hide the sum of the whole from others."""
+    if not storage_integrity.is_md5(item.tag):
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if storage_s3.judge_whole(item.uri, item.tag, found) is storage_integrity.Verdict.DAMAGED:
+        raise StorageError(f"{item.uri}: damaged on its way: MD5 {found[:12]}..., its entity tag is {item.tag}")
 
 
 def _parts(size: int) -> Iterable[tuple[int, int]]:

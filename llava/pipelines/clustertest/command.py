@@ -17,6 +17,7 @@ import typer
 from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.pipelines.checks.cluster import Forbidden, NotAsked
+from llava.pipelines.checks.lint import unpinned
 from llava.pipelines.clustertest import reach, suite
 from llava.pipelines.clustertest.pods import Pods, Right
 from llava.pipelines.clustertest.probes import Bench, chosen, probes
@@ -62,7 +63,7 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         fault_steps: Annotated[
             int, typer.Option(min=10, help="Training steps of a run that is disturbed")
         ] = _SIZE.fault_steps,
-        minutes: Annotated[float, typer.Option(min=0.1, help="Minutes one run may take")] = 30.0,
+        minutes: Annotated[float, typer.Option(min=0.01, help="Minutes one run may take")] = 30.0,
         service_account: Annotated[
             str, typer.Option("--service-account", help="Service account of the runs' pods")
         ] = "llava-runner",
@@ -98,11 +99,6 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         )
         for right in dict.fromkeys(lacking):
             typer.echo(f"note: no right to {right} in {namespace}: probes that need it are not run", err=True)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise SettingsError("clustertest asks before it starts; give --yes where nobody can answer")
-            typer.confirm("Start?", abort=True)
-
         folder = Path(tempfile.mkdtemp(prefix="llava-clustertest-"))
         options = ClusterOptions(queue, priority)
         compiled: dict[str, Path] = {}
@@ -112,19 +108,26 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
                 compiled[package], _ = compile_package(build, package, folder, options, images)
             return compiled[package]
 
+        # What is wrong with the images is better known before anything is uploaded.
+        if loose := unpinned(package_of("full")):
+            typer.echo(f"note: no digest pins {', '.join(loose)}; the nodes must have them or can pull them", err=True)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise SettingsError("clustertest asks before it starts; give --yes where nobody can answer")
+            typer.confirm("Start?", abort=True)
+
         def say(text: str) -> None:
             typer.echo(f"{time.strftime('%H:%M:%S')} {text}")
 
-        package_of("full")  # images that are not there are better known before anything is uploaded
         with reach.reaching(pods, namespace, context) as how:
             say(f"the bucket is reached {how}")
-            reach.require_writable(prefix)
             runs = Runs(
                 service=service, pods=pods, experiment=f"llava-{name}", root=storage.join(prefix, "runs"),
                 service_account=service_account or None, timeout_s=60 * minutes, package_of=package_of,
             )  # fmt: skip
             bench = Bench(runs, {}, size, nodes)
             rows: list[suite.Row] = []
+            reach.require_writable(prefix)
             with suite.removing(bench, prefix, say, keep=keep):
                 bench.data = put_world(make_world, prefix, say)
                 rows = suite.run_probes(bench, wanted, lacking, say)
