@@ -63,7 +63,7 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         fault_steps: Annotated[
             int, typer.Option(min=10, help="Training steps of a run that is disturbed")
         ] = _SIZE.fault_steps,
-        minutes: Annotated[float, typer.Option(min=0.1, help="Minutes one run may take")] = 30.0,
+        minutes: Annotated[float, typer.Option(min=0.01, help="Minutes one run may take")] = 30.0,
         service_account: Annotated[
             str, typer.Option("--service-account", help="Service account of the runs' pods")
         ] = "llava-runner",

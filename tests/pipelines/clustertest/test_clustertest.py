@@ -125,7 +125,7 @@ def test_what_a_pod_waits_for_is_said(
 
     monkeypatch.setattr(SimulatedKubeflow, "_work", waits)
     monkeypatch.setattr("llava.pipelines.clustertest.runs._GONE_S", 0.1)
-    _, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.1")
+    _, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.02")
     assert f"llava-run-1-expand-0 Pending ({why})" in rows["full"]["seen"]
 
 

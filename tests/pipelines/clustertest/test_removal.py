@@ -24,7 +24,7 @@ from tests.s3_server import S3Server
 
 def test_a_run_that_never_ends(cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimulatedKubeflow, "_work", lambda self, run: None)
-    code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.1")
+    code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.02")
     assert code == 1 and "has not ended after 0 minutes: PENDING" in rows["full"]["seen"]
     assert not cluster.runs
 
@@ -45,7 +45,7 @@ def test_what_ending_pods_still_write_is_removed_too(
 
     monkeypatch.setattr(SimulatedKubeflow, "_work", never_ends)
     cluster.ending_s = 1.0
-    code, _ = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.1")
+    code, _ = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.02")
     assert code == 1 and cluster.late == 1
     assert not left_in(bucket) and not cluster.pods
 
