@@ -186,6 +186,7 @@ def test_a_refusal_waits_for_no_heavy_library(command: list[str], folder: Path) 
     assert not imported & {"torch", "transformers", "kfp", "kubernetes", "onnx", "openai"}
 
 
+@pytest.mark.slow
 def test_a_partial_install_names_its_extra(folder: Path) -> None:
     """With the libraries of an extra hidden, each command says which extra it lacks, in a line."""
     hide = (

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from llava import storage
 from llava.data.check import check_rows
 from llava.data.images import ImageSource
 from llava.data.records import read_records
 from llava.data.row_sources import files_of
 from llava.errors import DataError, UserError
+from tests.s3_server import S3Server
 
 COLOURS = ["red", "green", "blue", "white"]
 
@@ -143,6 +145,24 @@ def test_webdataset_tars(tmp_path: Path) -> None:
         add(tar, "003.json", json.dumps(row(3, "ignored.png")).encode())
     assert colours_of(str(tmp_path)) == COLOURS
     assert [record.id for record in read_records(str(tmp_path)).records] == ["a/000", "a/001", "002", "3"]
+
+
+def test_containers_in_a_store(tmp_path: Path, moto_s3: S3Server) -> None:
+    """Tables and tars are read by ranges; a tar's images stay where they are."""
+    pq.write_table(table_of([0, 1]), tmp_path / "a.parquet")
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        for number in (2, 3):
+            for ending, data in (("txt", COLOURS[number].encode()), ("png", png(COLOURS[number]))):
+                info = tarfile.TarInfo(f"{number}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"messages": messages(0)}))
+    for name in ("a.parquet", "b.tar", "c.jsonl"):
+        storage.upload(tmp_path / name, f"{moto_s3.uri}/rows/{name}")
+    assert colours_of(f"{moto_s3.uri}/rows/a.parquet,{moto_s3.uri}/rows/b.tar") == COLOURS
+    assert len(read_records(f"{moto_s3.uri}/rows/*.jsonl").records) == 1
+    with pytest.raises(UserError, match="several forms"):
+        read_records(f"{moto_s3.uri}/rows")
 
 
 def test_a_data_uri_is_its_own_image(tmp_path: Path) -> None:
