@@ -28,6 +28,7 @@ LLAVA: list[tuple[str, list[str]]] = [
     ("pretrain --out o", ["data: missing"]),
     ("pretrain --data none.json --out o", ["data: none.json: no such file"]),
     ("pretrain --data row.json --out o", ["did you mean rows.json?"]),
+    ("pretrain --data captions.csv --out o", ["data: captions.csv", "llava expand --annotations-uri"]),
     ("pretrain --data photos --out o", ["data: photos"]),
     ("pretrain --data rows.json --recipe tinny --out o", ["recipe: found 'tinny'", "did you mean tiny?"]),
     ("pretrain --data rows.json --recipe gone.yaml --out o", ["gone.yaml"]),
