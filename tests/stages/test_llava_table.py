@@ -98,7 +98,11 @@ def mmbench(file: str) -> Callable[[Path], None]:
 
 
 def seed(folder: Path) -> None:
-    row = {f"choice_{letter}": letter for letter in "abcd"} | {"question": "Which?", "answer": "A", "data_id": "x"}
+    row: dict[str, Any] = {f"choice_{letter}": letter for letter in "abcd"} | {
+        "question": "Which?",
+        "answer": "A",
+        "data_id": "x",
+    }
     row |= {"question_id": "1", "question_type_id": 5, "data_type": "image"}
     write(folder / "SEED-Bench.json", {"questions": [row], "question_type": {"Counting": 5}}, lines=False)
     text = f"Which?\nA. a\nB. b\nC. c\nD. d{OPTION_LETTER}"
