@@ -3,9 +3,10 @@
     python -m venv PEER && PEER/bin/pip install lmms-eval==0.7.3 decord
     python -m benchmarks.lmms_eval --python PEER/bin/python --model runs/demo/.../finetune/model
 
-PEER is an environment of its own. lmms-eval's `llava_hf` loads the directory as it is, with the chat template saved beside it. The task is a folder of two
-files written here (YAML and prompts), so nothing comes from a hub. Both sides answer greedily in float32 on CPU; answers
-must be equal. The counts, and each answer that differs, go to benchmarks/results/lmms_eval.json.
+PEER is an environment of its own. lmms-eval's `llava_hf` loads the directory as it is, with the chat template saved
+beside it. The task is a folder of two files written here (YAML and prompts), so nothing comes from a hub. Both sides
+answer greedily in float32 on CPU; answers must be equal. The counts, and each answer that differs, go to
+benchmarks/results/lmms_eval.json.
 """
 
 from __future__ import annotations
