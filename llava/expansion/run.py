@@ -24,6 +24,7 @@ from llava.expansion.rows.assembly import assemble
 from llava.expansion.rows.building import Built, RowOptions, build_rows, write_naive
 from llava.expansion.rows.sampling import Sampler
 from llava.expansion.showing.judge import Agreement, judge_requests, read_agreement, unusable_verdict
+from llava.expansion.showing.live import LivePage
 from llava.expansion.showing.publishing import OFFLINE_WARNING, Run, publish
 from llava.telemetry import Telemetry
 
@@ -156,7 +157,11 @@ def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
         return total
     telemetry.note(f"{missing:,} replies to ask for")
 
+    warning = OFFLINE_WARNING if expansion.teacher.teacher == OFFLINE else ""
+    live = LivePage(expansion.places.report, missing, expansion.teacher.currency, warning)
+
     def progress(outcome: Outcome) -> None:
+        live.update(outcome, ledger.cost)
         done = outcome.answered + outcome.dropped + outcome.failed
         faults = sum(outcome.faults.values())
         telemetry.progress("replies", done, missing, cost=round(ledger.cost, 4) or None, faults=faults or None)
@@ -176,6 +181,8 @@ def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
             judged=gate_check(job.recipe, job.corpus.categories, off),
             progress=progress,
         )
+    if outcome.stopped:
+        live.update(outcome, ledger.cost, stopped=outcome.stopped)
     for fault, number in outcome.faults.most_common(5):
         telemetry.note(f"{number} x {fault}")
     if ledger.possibly_billed:
