@@ -10,29 +10,25 @@ other stand in `llava/pipelines/graph.py`, what they ask of a cluster in `llava/
 """
 
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from kfp import dsl
+if __name__ == "__main__" and importlib.util.find_spec("typer") is None:
+    print(f"pipeline: {sys.executable} has none of the project's libraries: `make install`, then "
+          "`source .venv/bin/activate` (or `.venv/bin/python pipeline.py ...`)", file=sys.stderr)  # fmt: skip
+    sys.exit(2)
 
 from components import FOLDERS
 from components.images import image_of
 from llava.pipelines import resources
 from llava.pipelines.graph import FLOW, PackagePlan, parameter_name, plan_package
+from llava.pipelines.parameters import declared_of
 from llava.pipelines.resources import ClusterOptions
-from llava.stages.fields import default_of, scalar_type
 from llava.stages.stage import Stage, load_stage, uri_parameter
-
-ARTIFACTS = {
-    "Dataset": dsl.Dataset,
-    "Model": dsl.Model,
-    "HTML": dsl.HTML,
-    "Metrics": dsl.Metrics,
-    "Artifact": dsl.Artifact,
-}
 
 
 def build(name: str, options: ClusterOptions = ClusterOptions(), images: Optional[Mapping[str, str]] = None) -> Any:  # noqa: B008, UP045
@@ -46,11 +42,18 @@ def build(name: str, options: ClusterOptions = ClusterOptions(), images: Optiona
     Raises:
         SettingsError: no package of this name.
     """
+    from kfp import dsl  # two seconds, which a wrong parameter need not wait for
+
     plan = plan_package(name)
     stages = {stage: load_stage(stage) for stage in plan.stages}
-    infrastructure = resources.parameters(plan.stages)
-    parameters, described = _signature(plan, stages, infrastructure)
-    results = NamedTuple("Results", [(key, ARTIFACTS[kind]) for key, (_, _, kind) in _results(stages).items()])  # type: ignore[misc]
+    declared = declared_of(plan)
+    parameters = [
+        inspect.Parameter(
+            one.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=one.annotation, default=one.default
+        )
+        for one in declared
+    ]
+    results = NamedTuple("Results", [(key, getattr(dsl, kind)) for key, (_, _, kind) in _results(stages).items()])  # type: ignore[misc]
 
     def pipeline(*channels: Any) -> Any:
         given = dict(zip((parameter.name for parameter in parameters), channels, strict=True))
@@ -75,41 +78,9 @@ def build(name: str, options: ClusterOptions = ClusterOptions(), images: Optiona
     # kfp reads the signature and the docstring; both are made from the stages' definitions.
     pipeline.__signature__ = inspect.Signature(parameters, return_annotation=results)  # type: ignore[attr-defined]
     pipeline.__doc__ = f"{_summary(plan)}\n\nArgs:\n" + "".join(
-        f"    {key}: {text}\n" for key, text in described.items()
+        f"    {one.name}: {' '.join(one.description.split())}\n" for one in declared
     )
     return dsl.pipeline(name=f"llava-{name}", description=_summary(plan))(pipeline)
-
-
-def _signature(
-    plan: PackagePlan, stages: Mapping[str, Stage], infrastructure: list[resources.Parameter]
-) -> tuple[list[inspect.Parameter], dict[str, str]]:
-    """The pipeline's parameters, required ones first as Python wants it, and their descriptions."""
-    found: dict[str, tuple[Any, Any, str]] = {}
-    for (producer, output), parameter in plan.imports.items():
-        text = f"URI of {output} as made by {producer}"
-        if (producer, output) in plan.optional:
-            found[parameter] = (str, "", f"{text}; may be empty")
-        else:
-            found[parameter] = (str, inspect.Parameter.empty, text)
-    for stage, definition in stages.items():
-        for setting, info in definition.settings.model_fields.items():
-            default = inspect.Parameter.empty if info.is_required() else default_of(info)
-            kind = scalar_type(info)
-            annotation = Optional[kind] if default is None else kind  # noqa: UP045
-            known = found.setdefault(parameter_name(stage, setting), (annotation, default, info.description or ""))
-            if known[0] is not annotation:
-                raise TypeError(f"{setting}: stages that share it disagree about its type")
-            if known[1] is inspect.Parameter.empty or default is inspect.Parameter.empty:
-                # Required by one is required by all.
-                found[parameter_name(stage, setting)] = (annotation, inspect.Parameter.empty, known[2])
-    for asked in infrastructure:
-        found[asked.name] = (asked.kind, asked.default, asked.description)
-    ordered = sorted(found.items(), key=lambda item: item[1][1] is not inspect.Parameter.empty)
-    signature = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
-        for name, (annotation, default, _) in ordered
-    ]
-    return signature, {name: " ".join(text.split()) for name, (_, _, text) in ordered}
 
 
 def _results(stages: Mapping[str, Stage]) -> dict[str, tuple[str, str, str]]:

@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from llava import storage
 from llava.errors import SettingsError
 from llava.parsing import Malformed, parse_json
+from llava.suggestions import meant, near
 
 IMAGE_TOKEN = "<image>"  # stands in text and ids where an image goes
+ROUND_ROWS_TO = 64  # rows of the embedding matrix, as in hub LLaVA
 M = TypeVar("M", bound=BaseModel)
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]
@@ -211,8 +213,11 @@ def load_recipe(name_or_uri: str, overrides: str | dict[str, Any] | None = None)
     elif "/" in name_or_uri or name_or_uri.endswith((".yaml", ".yml")):
         source = name_or_uri
     else:
+        close = near(name_or_uri, known)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise SettingsError(
-            f"recipe: found {name_or_uri!r}; expected one of {', '.join(known)}, or the path or URI of a YAML file"
+            f"recipe: found {name_or_uri!r}; {hint}"
+            f"expected one of {', '.join(known)}, or the path or URI of a YAML file"
         )
     data = storage.read_yaml(source)
     if not isinstance(data, dict):
@@ -251,7 +256,7 @@ def validate(model: type[M], data: Any, source: str) -> M:
             if fault["type"] == "extra_forbidden":
                 lines.append(
                     f"{source}: {field}: unknown field (value {fault['input']!r}); "
-                    f"known: {', '.join(_known_fields(model, fault['loc']))}"
+                    f"{meant(str(fault['loc'][-1]), _known_fields(model, fault['loc']))}"
                 )
             elif fault["type"] == "missing":
                 lines.append(f"{source}: {field}: missing; it is required")

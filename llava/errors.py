@@ -8,6 +8,7 @@ it without a traceback; every other exception is a bug of ours and keeps its tra
 from __future__ import annotations
 
 import reprlib
+from typing import Any
 
 from llava.redaction import redact, visible
 
@@ -24,6 +25,16 @@ class UserError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(visible(redact(message)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take other arguments than the message they make of them; ranks send each other finished errors.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[UserError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> UserError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class SettingsError(UserError):

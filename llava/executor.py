@@ -34,6 +34,7 @@ from llava.processes import die_with_parent, yield_idle_cores
 from llava.retrying import Pauses
 from llava.stages import restarts, spending
 from llava.stages.finite import finite, finite_metrics
+from llava.stages.preflight.check import require_sound
 from llava.stages.remembered import note_uri, raise_remembered, remember
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
 
@@ -147,11 +148,12 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     input_places, input_uris = read_inputs(stage, inputs.get("artifacts", {}), inputs.get("parameterValues", {}))
     output_places, output_uris = place_outputs(stage, outputs.get("artifacts", {}))
 
+    require_sound(stage.name, settings, input_places.model_dump())
     note = note_uri(output_folder(output_uris), stage.name, settings.model_dump(mode="json"), input_uris)
     spending.price_of_environment()  # a price that is none is better known before than after a training
     start = time.monotonic()
+    asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
     if not _no_launcher():
-        asked = accelerators.asked_of_the_pod(inputs.get("parameterValues", {}))
         print(f"{stage.name:<9} {accelerators.machine()}, {asked} accelerators asked for", file=sys.stderr, flush=True)
         accelerators.require(asked)
     if _no_launcher():  # a person is watching, who may have put right what stands behind a setting
@@ -159,7 +161,8 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
     else:
         raise_remembered(note)
         try:
-            result = stage.run(settings, input_places, output_places)
+            with spending.holding(asked):
+                result = stage.run(settings, input_places, output_places)
         except UserError as error:
             remember(note, stage.name, error)
             raise
@@ -167,7 +170,7 @@ def execute(stage: Stage, executor_input: dict[str, Any]) -> StageResult:
 
     told = {"stage_seconds": round(seconds, 3), "restarts": float(len(restarts.reasons_so_far()))}
     if "accelerator_hours" not in result.metrics:  # a training stage knows better: its ranks may be on other nodes
-        told |= spending.spent(spending.requested(inputs.get("parameterValues", {})), seconds)
+        told |= spending.spent(asked, seconds)
     metrics = finite_metrics(stage.name, {**result.metrics, **told})
 
     written: dict[str, Any] = {}

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlparse
 from llava import local_files, storage_s3
 from llava.errors import StorageError
 from llava.parsing import Malformed, parse_json, parse_yaml
+from llava.storage_calls import Absent
 from llava.storage_fetch import Progress, Wanted, fetch
 from llava.storage_s3 import Tagged
 from llava.storage_stream import Sink, local_sink, remote_sink
@@ -342,7 +343,7 @@ def _local(uri: str, call: Callable[[Path], T], *, need: int = 0) -> T:
     try:
         return call(path)
     except FileNotFoundError as error:
-        raise storage_s3.Absent(f"{uri}: no such file") from error
+        raise Absent(f"{uri}: no such file") from error
     except OSError as error:
         raise StorageError(f"{uri}: {local_files.explain(error, path, need)}") from error
     except ValueError as error:  # NUL, or half a surrogate pair, in a name

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from llava.storage_integrity import Verdict, is_md5, judge, md5_of
+from llava.storage_watch import deadline_s
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -22,6 +26,7 @@ class Unsuited(Exception):
     """boto3 has to do this one."""
 
 
+_REST_S = 300.0  # a slow link is left to boto3, which waits as long as bytes come
 _process: int | None = None
 _cuts_ranges: dict[str, bool] = {}
 """Endpoint -> False where it answered a range with 200, which obstore does not take."""
@@ -32,11 +37,15 @@ class Bulk:
 
     def __init__(self, session: Session, endpoint: str, region: str) -> None:
         self._session, self._endpoint, self._region = session, endpoint, region
+        self._rest_until = 0.0
         self._store_of = functools.cache(self._make_store)
 
     def read(self, bucket: str, key: str) -> bytes:
-        """Whole content."""
-        return self._get(bucket, key, {})[0]
+        """Whole content, compared with its entity tag where that is an MD5."""
+        data, _, tag = self._get(bucket, key, {})
+        if is_md5(tag) and judge(self._endpoint, bucket, tag, md5_of(data)) in (Verdict.SUSPECT, Verdict.DAMAGED):
+            raise Unsuited("other bytes than the entity tag says")
+        return data
 
     def read_range(self, bucket: str, key: str, start: int, length: int, tag: str | None = None) -> bytes:
         """At most `length` bytes from `start`, of the object that still has `tag`."""
@@ -47,20 +56,24 @@ class Bulk:
 
     def read_start(self, bucket: str, key: str, length: int) -> tuple[bytes, int]:
         """At most the first `length` bytes, and the size of the whole object."""
-        return self._get(bucket, key, {"range": (0, length)})
+        return self._get(bucket, key, {"range": (0, length)})[:2]
 
-    def _get(self, bucket: str, key: str, options: GetOptions) -> tuple[bytes, int]:
+    def _get(self, bucket: str, key: str, options: GetOptions) -> tuple[bytes, int, str | None]:
         import obstore
         from obstore.exceptions import BaseError
 
+        if time.monotonic() < self._rest_until:
+            raise Unsuited("this store was too slow for one request without a pause")
         if not _cuts_ranges.get(self._endpoint, True) and "range" in options:
             raise Unsuited("this store answers ranges with 200")
         try:
             result = obstore.get(self._store_of(bucket), key, options=options)
-            return bytes(result.bytes()), int(result.meta["size"])
+            return bytes(result.bytes()), int(result.meta["size"]), result.meta["e_tag"]
         except (BaseError, OSError, ValueError) as error:
             if "NotPartial" in str(error):
                 _cuts_ranges[self._endpoint] = False
+            if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+                self._rest_until = time.monotonic() + _REST_S
             raise Unsuited(str(error)) from error
 
     def _make_store(self, bucket: str) -> S3Store:
@@ -74,9 +87,9 @@ class Bulk:
 
         client: ClientConfig = {
             "allow_http": self._endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=10),
-            "read_timeout": timedelta(seconds=60),
-            "timeout": timedelta(minutes=15),
+            # Of a whole request, its body included: a part of an operation's time, so that boto3 has the rest.
+            "timeout": timedelta(seconds=deadline_s() / 4),
+            "connect_timeout": timedelta(seconds=min(10.0, deadline_s() / 4)),
         }
         if bundle := os.environ.get("AWS_CA_BUNDLE"):
             with open(bundle, "rb") as file:

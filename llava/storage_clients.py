@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llava import storage_watch
 from llava.storage_bulk import Bulk
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3.client import S3Client
 
+MOST_REQUESTS = 12  # of one call: its own, a retry of botocore's, redirects to the bucket's region
 _making = threading.RLock()  # making a boto3 session or client is not safe from several threads; using a client is
 
 
@@ -43,11 +45,23 @@ def _session_of(process: int) -> Session:
     return Session()
 
 
+class TooManyRequests(Exception):
+    """One call to the store became a long row of requests: it redirects without end."""
+
+
+def _count_request(**_: Any) -> None:
+    clock = storage_watch.current()
+    if clock is not None:
+        clock.requests += 1
+        if clock.requests > MOST_REQUESTS:
+            raise TooManyRequests(f"{MOST_REQUESTS} requests for one call, each answered with a redirect or an error")
+
+
 @functools.cache
 def _client_of(process: int) -> S3Client:
     from botocore.config import Config
 
-    return _session_of(process).client(
+    client = _session_of(process).client(
         "s3",
         config=Config(
             # Retrying is `_call`'s, whose deadline botocore does not know: a store that hangs would be waited for
@@ -61,6 +75,8 @@ def _client_of(process: int) -> S3Client:
             response_checksum_validation="when_required",
         ),
     )
+    client.meta.events.register("before-send.s3", _count_request)
+    return client
 
 
 @functools.cache

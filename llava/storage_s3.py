@@ -7,31 +7,17 @@ refused, or did not answer before the deadline; `Absent` (one of them): no such 
 from __future__ import annotations
 
 import functools
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlparse
+from typing import Any
 
-from llava.errors import StorageError, StoreAwayError
-from llava.retrying import Pauses
-from llava.storage_bulk import Bulk, Unsuited
-from llava.storage_clients import bulk_of, client_of
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
-
-T = TypeVar("T")
-
-_PAUSES = Pauses(first=0.5, longest=10.0, spread=0.5)
-
-
-class Absent(StorageError):
-    """No such object, or no such file."""
+from llava.errors import StorageError
+from llava.storage_calls import Absent, body_of, call, client, split
+from llava.storage_integrity import Damaged, Verdict, encrypted, is_md5, judge, md5_of, tags_are_something_else
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +36,13 @@ class Tagged:
 
 def read(uri: str) -> bytes:
     """Whole content."""
-    bucket, key = _split(uri)
-    plain = lambda: _client().get_object(Bucket=bucket, Key=key)["Body"].read()  # noqa: E731
-    return _call(uri, _fast(lambda bulk: bulk.read(bucket, key), plain))
+    bucket, key = split(uri)
+    return call(uri, lambda: _get_whole(bucket, key), lambda bulk: bulk.read(bucket, key))
+
+
+def judge_whole(uri: str, tag: str | None, md5: str) -> Verdict:
+    """What an object's tag says of the MD5 of what was read of it."""
+    return judge(client().meta.endpoint_url, split(uri)[0], tag, md5)
 
 
 def read_range(uri: str, start: int, length: int, tag: str | None = None) -> bytes:
@@ -61,17 +51,44 @@ def read_range(uri: str, start: int, length: int, tag: str | None = None) -> byt
     Args:
         tag: only of the object that still has it; raises where another one stands there now.
     """
-    bucket, key = _split(uri)
-    plain = lambda: _get_range(bucket, key, start, length, tag)[0]  # noqa: E731
-    return _call(uri, _fast(lambda bulk: bulk.read_range(bucket, key, start, length, tag), plain))
+    bucket, key = split(uri)
+    return call(
+        uri,
+        lambda: _get_range(bucket, key, start, length, tag)[0],
+        lambda bulk: bulk.read_range(bucket, key, start, length, tag),
+    )
 
 
 def read_start(uri: str, length: int) -> tuple[bytes, int]:
     """At most the first `length` bytes, and the size of the whole object: one request."""
-    bucket, key = _split(uri)
-    return _call(
-        uri, _fast(lambda bulk: bulk.read_start(bucket, key, length), lambda: _get_range(bucket, key, 0, length, None))
+    bucket, key = split(uri)
+    return call(
+        uri, lambda: _get_range(bucket, key, 0, length, None), lambda bulk: bulk.read_start(bucket, key, length)
     )
+
+
+def _get_whole(bucket: str, key: str) -> bytes:
+    endpoint = client().meta.endpoint_url
+    before = ""
+    while True:
+        # Where the store keeps a checksum, botocore compares it.
+        reply = client().get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+        data = body_of(reply["Body"])
+        if encrypted(reply):
+            tags_are_something_else(endpoint, bucket)
+        if not is_md5(tag := reply.get("ETag")):
+            return data
+        found = md5_of(data)
+        verdict = judge(endpoint, bucket, tag, found)
+        if verdict in (Verdict.SAME, Verdict.SILENT):
+            return data
+        if verdict is Verdict.SUSPECT and not before:
+            before = found
+            continue
+        if verdict is Verdict.SUSPECT and before == found:
+            tags_are_something_else(endpoint, bucket)
+            return data
+        raise Damaged(f"{len(data)} bytes with MD5 {found[:12]}..., its entity tag is {str(tag)[:13]}...")
 
 
 def _get_range(bucket: str, key: str, start: int, length: int, tag: str | None) -> tuple[bytes, int]:
@@ -79,7 +96,7 @@ def _get_range(bucket: str, key: str, start: int, length: int, tag: str | None) 
 
     condition: Any = {"IfMatch": tag} if tag else {}
     try:
-        reply = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", **condition)
+        reply = client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", **condition)
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") == "InvalidRange" and start == 0:
             return b"", 0  # the first bytes of an empty object
@@ -89,8 +106,8 @@ def _get_range(bucket: str, key: str, start: int, length: int, tag: str | None) 
     # which bytes it holds.
     cut = reply.get("ContentRange")
     if not cut:
-        body.read(start)
-    part = body.read(length)
+        body_of(body, start)
+    part = body_of(body, length)
     body.close()
     total = cut.rpartition("/")[2] if cut else ""
     return part, int(total) if total.isdigit() else _size_of(bucket, key)
@@ -98,25 +115,25 @@ def _get_range(bucket: str, key: str, start: int, length: int, tag: str | None) 
 
 def read_tagged(uri: str) -> Tagged | None:
     """Content with tag and age; None when there is no such object."""
-    bucket, key = _split(uri)
+    bucket, key = split(uri)
 
     def get() -> Tagged:
-        reply = _client().get_object(Bucket=bucket, Key=key)
+        reply = client().get_object(Bucket=bucket, Key=key)
         written = reply["LastModified"]
         date = reply["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = parsedate_to_datetime(date).timestamp() if date else time.time()
-        return Tagged(reply["Body"].read(), reply["ETag"], max(now - written.timestamp(), 0.0))
+        return Tagged(body_of(reply["Body"]), reply["ETag"], max(now - written.timestamp(), 0.0))
 
     try:
-        return _call(uri, get)
+        return call(uri, get)
     except Absent:
         return None
 
 
 def write(uri: str, data: bytes) -> None:
     """Put an object."""
-    bucket, key = _split(uri)
-    _call(uri, lambda: _client().put_object(Bucket=bucket, Key=key, Body=data))
+    bucket, key = split(uri)
+    call(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data), size=len(data))
 
 
 def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
@@ -127,40 +144,40 @@ def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
     """
     from botocore.exceptions import ClientError
 
-    bucket, key = _split(uri)
+    bucket, key = split(uri)
     condition: Any = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
 
     def put() -> str | None:
         try:
-            return _client().put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"]
+            return client().put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"]
         except ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             if status == 412 or (status == 404 and tag):
                 return None
             if status == 501:  # a store that knows no conditions
-                return _client().put_object(Bucket=bucket, Key=key, Body=data)["ETag"]
+                return client().put_object(Bucket=bucket, Key=key, Body=data)["ETag"]
             raise
 
-    return _call(uri, put)
+    return call(uri, put, size=len(data))
 
 
 def size(uri: str) -> int | None:
     """Size in bytes; None when there is no such object."""
-    bucket, key = _split(uri)
+    bucket, key = split(uri)
     try:
-        return _call(uri, lambda: _size_of(bucket, key))
+        return call(uri, lambda: _size_of(bucket, key))
     except Absent:
         return None
 
 
 def list_objects(uri: str) -> Iterator[tuple[str, int, str]]:
     """(path below `uri`, size, entity tag) of every object, sorted by path."""
-    bucket, key = _split(uri)
+    bucket, key = split(uri)
     prefix = f"{key.rstrip('/')}/" if key else ""
     token: str | None = None
     while True:
         more: Any = {"ContinuationToken": token} if token else {}
-        page = _call(uri, functools.partial(_client().list_objects_v2, Bucket=bucket, Prefix=prefix, **more))
+        page = call(uri, functools.partial(client().list_objects_v2, Bucket=bucket, Prefix=prefix, **more))
         for item in page.get("Contents", []):
             if not item["Key"].endswith("/"):
                 yield item["Key"][len(prefix) :], item["Size"], item["ETag"]
@@ -171,8 +188,8 @@ def list_objects(uri: str) -> Iterator[tuple[str, int, str]]:
 
 def delete(uri: str) -> None:
     """Delete one object; absent is fine."""
-    bucket, key = _split(uri)
-    _call(uri, lambda: _client().delete_object(Bucket=bucket, Key=key))
+    bucket, key = split(uri)
+    call(uri, lambda: client().delete_object(Bucket=bucket, Key=key))
 
 
 def stat(uri: str) -> tuple[int, str]:
@@ -181,47 +198,48 @@ def stat(uri: str) -> tuple[int, str]:
     Raises:
         Absent: no such object.
     """
-    bucket, key = _split(uri)
-    reply = _call(uri, lambda: _client().head_object(Bucket=bucket, Key=key))
+    bucket, key = split(uri)
+    reply = call(uri, lambda: client().head_object(Bucket=bucket, Key=key))
     return reply["ContentLength"], reply["ETag"]
 
 
 def upload(local: Path, uri: str) -> None:
     """Put a file; a large one goes in parts."""
-    bucket, key = _split(uri)
-    _call(uri, lambda: _client().upload_file(str(local), bucket, key))
+    bucket, key = split(uri)
+    call(uri, lambda: client().upload_file(str(local), bucket, key), size=local.stat().st_size)
 
 
 def begin_parts(uri: str) -> str:
     """Begin an upload in parts; returns its id. Nothing is seen of it before `finish_parts`."""
-    bucket, key = _split(uri)
-    return _call(uri, lambda: _client().create_multipart_upload(Bucket=bucket, Key=key)["UploadId"])
+    bucket, key = split(uri)
+    return call(uri, lambda: client().create_multipart_upload(Bucket=bucket, Key=key)["UploadId"])
 
 
 def send_part(uri: str, upload: str, number: int, data: bytes) -> str:
     """Send part `number` (from 1); returns its tag."""
-    bucket, key = _split(uri)
-    return _call(
+    bucket, key = split(uri)
+    return call(
         uri,
-        lambda: _client().upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=data)["ETag"],
+        lambda: client().upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=data)["ETag"],
+        size=len(data),
     )
 
 
 def finish_parts(uri: str, upload: str, tags: Sequence[str]) -> None:
     """Make the object of its parts."""
-    bucket, key = _split(uri)
+    bucket, key = split(uri)
     parts: Any = {"Parts": [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]}
-    _call(
+    call(
         uri,
-        lambda: _client().complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload=parts),
+        lambda: client().complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload=parts),
     )
 
 
 def abort_parts(uri: str, upload: str) -> None:
     """Take back what was sent; an upload that is not there is fine."""
-    bucket, key = _split(uri)
+    bucket, key = split(uri)
     with suppress(Absent):
-        _call(uri, lambda: _client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload))
+        call(uri, lambda: client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload))
 
 
 def abort_unfinished(uri: str) -> int:
@@ -229,9 +247,9 @@ def abort_unfinished(uri: str) -> int:
 
     A store that cannot list them (some cannot) has a rule of its own for them, or none: that is no error here.
     """
-    bucket, key = _split(uri)
+    bucket, key = split(uri)
     try:
-        page = _call(uri, lambda: _client().list_multipart_uploads(Bucket=bucket, Prefix=f"{key.rstrip('/')}/"))
+        page = call(uri, lambda: client().list_multipart_uploads(Bucket=bucket, Prefix=f"{key.rstrip('/')}/"))
     except StorageError:
         return 0
     found = page.get("Uploads", [])
@@ -241,66 +259,4 @@ def abort_unfinished(uri: str) -> int:
 
 
 def _size_of(bucket: str, key: str) -> int:
-    return _client().head_object(Bucket=bucket, Key=key)["ContentLength"]
-
-
-def _split(uri: str) -> tuple[str, str]:
-    parsed = urlparse(uri)
-    if not parsed.netloc:
-        raise StorageError(f"{uri}: no bucket; expected s3://bucket/key")
-    # A query string carries store settings in some Kubeflow artifact URIs; the environment rules here.
-    return parsed.netloc, uri.split("://", 1)[1].partition("?")[0].partition("/")[2]
-
-
-def _client() -> S3Client:
-    # A client does not survive a fork: its sockets would be shared.
-    return client_of(os.getpid())
-
-
-def _fast(fast: Callable[[Bulk], T], plain: Callable[[], T]) -> Callable[[], T]:
-    """`fast` where that works at once, else `plain`, whose answer and whose errors count."""
-
-    def call() -> T:
-        bulk = bulk_of(os.getpid())
-        if bulk is not None:
-            try:
-                return fast(bulk)
-            except Unsuited:
-                pass
-        return plain()
-
-    return call
-
-
-def _call(uri: str, call: Callable[[], T]) -> T:
-    from boto3.exceptions import S3UploadFailedError
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-    )
-
-    cause: Exception | None = None
-    for _ in _PAUSES.attempts(within_s=float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))):
-        try:
-            return call()
-        except ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            code = error.response.get("Error", {}).get("Code", "")
-            if status == 404 or code in ("NoSuchKey", "NoSuchBucket", "404"):
-                raise Absent(f"{uri}: no such {'bucket' if code == 'NoSuchBucket' else 'object'}") from error
-            if 400 <= status < 500 and status not in (408, 409, 429):
-                raise StorageError(f"{uri}: the store refused with {status} {code}: {error}") from error
-            cause = error
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise StorageError(
-                f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "or run under a service account that has them"
-            ) from error
-        except (ParamValidationError, UnicodeError) as error:  # a name that no object can have
-            raise StorageError(f"{uri!a}: no object can have this name: {error}") from error
-        except (BotoCoreError, OSError, S3UploadFailedError) as error:
-            cause = error
-    raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
+    return client().head_object(Bucket=bucket, Key=key)["ContentLength"]

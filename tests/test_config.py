@@ -58,7 +58,7 @@ def test_overrides_reach_nested_fields(recipe_file: Path) -> None:
         (
             "finetune.learning_rat",
             1,
-            r"mine.yaml: finetune.learning_rat: unknown field \(value 1\); known: .*learning_rate",
+            r"mine.yaml: finetune.learning_rat: unknown field \(value 1\); did you mean learning_rate",
         ),
         ("model.tower", "x", r"model.tower: unknown field .*vision_tower"),
         ("finetune.learning_rate", -1, r"finetune.learning_rate: found -1; Input should be greater than 0"),

@@ -74,7 +74,7 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     lap("engine")
     states = _allocated()
     batch = data.heaviest_micro_batches()[0]
-    rehearsal._longest_step(engine, data)
+    rehearsal.heaviest_step(engine, data)
     lap("rehearsal")
     rehearsed = _peak()
     profiler = StepProfiler(int(request["profile"]), str(out / "profile"))

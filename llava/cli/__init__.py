@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from llava.errors import UserError
+from llava.cli.plain_errors import run_app
 from llava.processes import yield_idle_cores
 from llava.stages.stage import STAGE_MODULES, load_stage
 
@@ -23,13 +23,14 @@ SUMMARIES = {
     "finetune": "Stage 2: train projector and language model on instructions",
     "evaluate": "Answer a benchmark in batches and score it, beside two baselines",
     "export": "Vision tower and projector as ONNX, checked against torch",
-    "data": "Check a dataset, pack images into tar shards",
+    "compare": "Finished evaluations side by side: paired differences, wins and losses",
+    "init": "Write a commented run.yaml for your own pictures",
+    "data": "Check a dataset, convert its rows, pack images into tar shards",
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
     "merge": "Merge LoRA weights into a plain model directory",
     "chat": "Ask a trained model about an image",
     "announce": "Tell a webhook of the runs that have ended",
 }
-USER_ERROR_EXIT = 2
 
 
 def make_app(wanted: str | None) -> typer.Typer:
@@ -65,14 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     yield_idle_cores()
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
-    try:
-        make_app(wanted)(arguments)
-    except UserError as error:
-        typer.echo(f"llava: {error}", err=True)
-        raise SystemExit(USER_ERROR_EXIT) from None
-    except KeyboardInterrupt:
-        typer.echo("llava: interrupted", err=True)
-        raise SystemExit(130) from None
+    raise SystemExit(run_app(make_app(wanted), arguments, "llava"))
 
 
 def _load(name: str) -> typer.Typer:

@@ -41,12 +41,16 @@ def announce(
     memory = told or (storage.join(root, "announced") if root else "")
     if not memory:
         raise SettingsError("give --root or --told: without it, every run would be told of again and again")
+    try:
+        wanted = re.compile(only)
+    except re.error as error:
+        raise SettingsError(f"--only: found {only!r}; expected a regular expression: {error}") from error
     since = datetime.now(UTC) - timedelta(hours=since_hours)
     token = os.environ.get("KF_PIPELINES_TOKEN", "")
     done = {file.path for file in storage.list_files(memory)}
     refused = []
     for run in ended_runs(api, namespace=namespace, since=since, token=token):
-        if run.run in done or not re.search(only, run.name):
+        if run.run in done or not wanted.search(run.name):
             continue
         try:
             run = with_records(run, root)

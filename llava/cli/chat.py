@@ -56,10 +56,9 @@ class Conversation:
         Raises:
             UserError: it cannot be read, or has no chat template.
         """
-        from llava.evaluation.contenders import load_finetuned
+        from llava.evaluation.contenders import load_answering
 
-        loaded = load_finetuned(uri)
-        return cls(loaded.model, loaded.processor, max_new_tokens)
+        return cls(*load_answering(uri), max_new_tokens)
 
     def show(self, reference: str) -> None:
         """Take another image; what was said about the one before is forgotten.

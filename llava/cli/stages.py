@@ -19,6 +19,7 @@ from llava.config import validate
 from llava.errors import SettingsError
 from llava.stages.fields import choices, default_of, scalar_type
 from llava.stages.finite import finite_metrics
+from llava.stages.preflight.check import require_sound
 from llava.stages.stage import Stage, StageSettings, output_form
 from llava.written_numbers import readable
 
@@ -130,6 +131,7 @@ def run_stage(stage: Stage, values: dict[str, Any]) -> None:
                 f"llava {stage.name}: nowhere to write {name!r}; give --out, or --{name.replace('_', '-')}"
             )
     outputs = validate(stage.outputs, places, f"llava {stage.name}")
+    require_sound(stage.name, settings, inputs.model_dump(), places)
 
     start = time.monotonic()
     result = stage.run(settings, inputs, outputs)

@@ -6,15 +6,17 @@ check` runs it alone and writes a report. Each image is looked at once, however 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from llava.data.dataset import FACTS_CHUNK, RowFacts, Size, facts_of
 from llava.data.images import ImageError, ImageSource
@@ -75,6 +77,7 @@ def check_rows(
     depth: Depth = "header",
     threads: int = 8,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> CheckResult:
     """Look at every row of `file`.
 
@@ -85,40 +88,89 @@ def check_rows(
         depth: `header` reads each image and looks at its ends; `full` decodes it whole.
         threads: reading and decoding images, and encoding rows.
         progress: called with ("images" or "rows", done, total).
+        workers: processes that share the work; each calls this with the same file and gets the whole result.
 
     Raises:
         StorageError: the store does not answer. That is not the rows' fault, so it is not counted against them.
     """
+    workers = workers or _Alone()
     look = images.header if depth == "header" else _decoded_size(images)
-    sizes, bad_images = _look_at_images(file.records, look, threads, progress)
+    refs = list(dict.fromkeys(ref for record in file.records for ref in record.images))
+    mine = refs[workers.rank :: workers.world_size]
+
+    def shown(what: str) -> Callable[[int, int], None] | None:
+        return functools.partial(progress, what) if progress is not None else None
+
+    seen = workers.each("checking images", lambda note: _look_at_images(mine, look, threads, note), shown("images"))
+    sizes: dict[str, Size] = {}
+    bad_images: dict[str, ImageError] = {}
+    for rank, (sizes_N2, bad) in enumerate(seen):
+        theirs = refs[rank :: workers.world_size]
+        sizes |= {ref: (w, h) for ref, (w, h) in zip(theirs, sizes_N2.tolist(), strict=True) if w}
+        bad_images |= bad
     result = CheckResult(
         [], RowFacts(*(np.zeros(0, np.int32),) * 3), sizes, list(file.problems), Counter(file.repairs), file.total
     )
-    facts: list[tuple[int, int, int]] = []
+    starts = range(0, len(file.records), FACTS_CHUNK)
 
     def look_at(start: int) -> list[_Looked]:
         return _look_at_rows(
             file.records[start : start + FACTS_CHUNK], bad_images, encoder, preprocessor, sizes, file.uri
         )
 
-    if progress is not None:
-        progress("rows", 0, len(file.records))  # a rate is counted from here
-    with ThreadPoolExecutor(threads, thread_name_prefix="llava-check") as pool:
-        for start, future in _bounded(pool, look_at, range(0, len(file.records), FACTS_CHUNK), threads * 2):
-            for position, (found, marked) in enumerate(future.result(), start=start):
-                if isinstance(found, RowError):
-                    result.problems.append(found)
-                    continue
-                result.good.append(position)
-                facts.append(found)
-                if encoder is not None and encoder.max_length == found[0]:
-                    result.notes["as-long-as-max-length"] += 1
-                if marked:
-                    result.notes["role-marker-in-text"] += 1
-            if progress is not None:
-                progress("rows", min(start + FACTS_CHUNK, len(file.records)), len(file.records))
+    def look_at_mine(note: Callable[[int, int], None]) -> list[list[_Looked]]:
+        own = starts[workers.rank :: workers.world_size]
+        found: list[list[_Looked]] = []
+        rows = 0
+        total = sum(min(FACTS_CHUNK, len(file.records) - start) for start in own)
+        note(0, total)  # a rate is counted from here
+        with ThreadPoolExecutor(threads, thread_name_prefix="llava-check") as pool:
+            for _, future in _bounded(pool, look_at, own, threads * 2):
+                found.append(future.result())
+                rows += len(found[-1])
+                note(rows, total)
+        return found
+
+    parts = workers.each("checking rows", look_at_mine, shown("rows"))
+    facts: list[tuple[int, int, int]] = []
+    for chunk, start in enumerate(starts):
+        part = parts[chunk % workers.world_size][chunk // workers.world_size]
+        for position, (row, marked) in enumerate(part, start=start):
+            if isinstance(row, RowError):
+                result.problems.append(row)
+                continue
+            result.good.append(position)
+            facts.append(row)
+            if encoder is not None and encoder.max_length == row[0]:
+                result.notes["as-long-as-max-length"] += 1
+            if marked:
+                result.notes["role-marker-in-text"] += 1
+    result.problems = [file.placed(problem) for problem in result.problems]
     result.facts = RowFacts(*np.array(facts, dtype=np.int32).reshape(-1, 3).T)
     return result
+
+
+class Workers(Protocol):
+    """Processes that look at the same rows, each at its part of them."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    def each(
+        self, what: str, work: Callable[[Callable[[int, int], None]], A], shown: Callable[[int, int], None] | None, /
+    ) -> list[A]:
+        """Run `work` here, which reports (done, total) of its part; what it gave on every rank, in their order."""
+        ...
+
+
+class _Alone:
+    rank, world_size = 0, 1
+
+    def each(
+        self, what: str, work: Callable[[Callable[[int, int], None]], A], shown: Callable[[int, int], None] | None, /
+    ) -> list[A]:
+        return [work(shown or (lambda done, total: None))]
 
 
 def _look_at_rows(
@@ -150,20 +202,20 @@ def _decoded_size(images: ImageSource) -> Callable[[str], Size]:
 
 
 def _look_at_images(
-    records: Sequence[Record], look: Callable[[str], Size], threads: int, progress: Progress | None
-) -> tuple[dict[str, Size], dict[str, ImageError]]:
-    refs = dict.fromkeys(ref for record in records for ref in record.images)
-    sizes: dict[str, Size] = {}
+    refs: Sequence[str], look: Callable[[str], Size], threads: int, note: Callable[[int, int], None]
+) -> tuple[npt.NDArray[np.int32], dict[str, ImageError]]:
+    """(width, height) of each reference, int32, N x 2, 0 where its image cannot be used; and what is wrong there."""
+    sizes_N2 = np.zeros((len(refs), 2), dtype=np.int32)
     bad: dict[str, ImageError] = {}
     with ThreadPoolExecutor(threads, thread_name_prefix="llava-check") as pool:
-        for done, (ref, future) in enumerate(_bounded(pool, look, refs, threads * 16), start=1):
+        for done, (ref, future) in enumerate(_bounded(pool, look, refs, threads * 16)):
             try:
-                sizes[ref] = future.result()
+                sizes_N2[done] = future.result()
             except ImageError as error:
                 bad[ref] = error
-            if progress is not None and (done % 200 == 0 or done == len(refs)):
-                progress("images", done, len(refs))
-    return sizes, bad
+            if (done + 1) % 200 == 0 or done + 1 == len(refs):
+                note(done + 1, len(refs))
+    return sizes_N2, bad
 
 
 def _bounded(

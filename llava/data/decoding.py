@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MEGAPIXELS = 50.0
 _SMALL_PIXELS = 4_000_000  # 12 MB: never waits
+START_BYTES, END_BYTES = 32 << 10, 256
+"""Of a file in a store: what `header_of_ends` is given. The frame header of nearly all files stands in the first."""
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "MPO", "PPM", "AVIF")
 
 
@@ -69,6 +71,28 @@ def header(data: bytes, ref: str) -> tuple[int, int]:
         image = _open(data, ref)
     else:
         image = decode(data, ref)
+    return image.width, image.height
+
+
+def header_of_ends(start: bytes, end: bytes, ref: str) -> tuple[int, int] | None:
+    """As `header`, of a JPEG or PNG file of which only the first and the last bytes are at hand.
+
+    Returns:
+        None where these bytes do not tell: read the file whole.
+
+    Raises:
+        ImageError: `image-too-large`.
+    """
+    jpeg = start[:2] == b"\xff\xd8" and end.rstrip(b"\0")[-2:] == b"\xff\xd9"
+    png = start[:8] == b"\x89PNG\r\n\x1a\n" and end.endswith(b"IEND\xaeB`\x82")
+    if not (jpeg or png):
+        return None
+    try:
+        image = _open(start, ref)
+    except ImageError as error:
+        if error.problem == "image-too-large":
+            raise
+        return None  # its frame header lies further back, behind a large profile or preview
     return image.width, image.height
 
 

@@ -10,15 +10,17 @@ Remote bytes pass through a disk cache of bounded size, shared by the threads of
 
 from __future__ import annotations
 
+import base64
 import errno
 import os
 import re
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llava import storage
-from llava.data.decoding import decode, header
+from llava.data.decoding import END_BYTES, START_BYTES, decode, header, header_of_ends
 from llava.data.disk_cache import DiskCache
 from llava.data.image_error import ImageError
 from llava.data.references import Roots
@@ -30,6 +32,7 @@ __all__ = ["ImageError", "ImageSource", "decode"]
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
 _MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d{1,18})\+(?P<size>\d{1,18})$")
 
 
@@ -50,6 +53,7 @@ class ImageSource:
         anywhere: read whatever a reference names: for references that a person gave, never for those of rows.
         cache_bytes: size of the disk cache for remote images; 0 for none; None: LLAVA_IMAGE_CACHE_GB (10^9 bytes),
             default 8. Never more than half of what the disk has free.
+        places: name -> tar, for the references that the rows' reader itself made (`RecordFile.places`).
         cache_folder: where the cache stands; default a temporary folder that goes with the process.
 
     Raises:
@@ -63,10 +67,12 @@ class ImageSource:
         anywhere: bool = False,
         cache_bytes: int | None = None,
         cache_folder: str | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> None:
         self.images_uri = images_uri
         self.anywhere = anywhere
-        self._roots = Roots(images_uri, anywhere=anywhere)
+        self.places = dict(places or {})
+        self._roots = Roots(images_uri, anywhere=anywhere, places=self.places)
         self._cache_bytes = _cache_bytes_from_environment() if cache_bytes is None else cache_bytes
         self._cache_folder = cache_folder
         self._lock = threading.Lock()
@@ -104,11 +110,17 @@ class ImageSource:
         """(width, height) in pixels, reading as little as tells that the file is an image and seems whole.
 
         A JPEG must begin and end as one; where the end is not what it should be, and for other formats of some size,
-        the image is decoded. A fault in the middle of a JPEG is only found by `load`.
+        the image is decoded. A fault in the middle of a JPEG is only found by `load`. Of a JPEG or PNG in a store the
+        first 32 KiB and the last bytes are fetched, and nothing is put into the cache.
 
         Raises:
             ImageError: as `load`.
         """
+        place = self._place(ref)
+        if storage.is_remote(place.uri):
+            found = self._reading(ref, place, lambda: _size_by_ends(ref, place))
+            if found is not None:
+                return found
         return header(self.read(ref), ref)
 
     def read_image(self, ref: str) -> bytes:
@@ -122,6 +134,8 @@ class ImageSource:
         return data
 
     def _place(self, ref: str) -> _Place:
+        if ref.startswith("data:"):
+            return _Place(ref)
         uri = self._roots.resolve(ref)
         index = self._shards() if self._roots.first and "://" not in ref and not ref.startswith("/") else None
         if index is not None:
@@ -137,11 +151,20 @@ class ImageSource:
         return _Place(uri)
 
     def _fetch(self, ref: str, place: _Place) -> bytes:
+        if place.uri.startswith("data:"):
+            return _of_data_uri(ref)
         self._roots.check_links(ref, place.uri)
-        try:
+
+        def whole() -> bytes:
             if place.size is None:
                 return storage.read_bytes(place.uri)
             return storage.read_range(place.uri, place.offset, place.size)
+
+        return self._reading(ref, place, whole)
+
+    def _reading(self, ref: str, place: _Place, read: Callable[[], T]) -> T:
+        try:
+            return read()
         except StorageError as error:
             # A store that is down would make every row "missing": only a certain absence is the row's fault.
             if _is_absent(error, place.uri):
@@ -168,12 +191,39 @@ class ImageSource:
         return {
             "images_uri": self.images_uri,
             "anywhere": self.anywhere,
+            "places": self.places,
             "cache_bytes": self._cache_bytes,
             "cache_folder": self._cache_folder,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _of_data_uri(ref: str) -> bytes:
+    """The bytes that a reference holds itself: `data:image/png;base64,...`."""
+    head, comma, body = ref.partition(",")
+    try:
+        if comma and head.endswith(";base64"):
+            return base64.b64decode(body, validate=True)
+    except ValueError:
+        pass
+    raise ImageError(f"{ref[:40]}...", "image-path", "is no image in base64", "data:image/png;base64,...")
+
+
+def _size_by_ends(ref: str, place: _Place) -> tuple[int, int] | None:
+    """Width and height from the two ends of a file in a store; None where it has to be read whole."""
+    if place.size is None:
+        start, size = storage.read_start(place.uri, START_BYTES)
+    else:
+        size = place.size
+        start = storage.read_range(place.uri, place.offset, min(size, START_BYTES))
+    if len(start) >= size:
+        return header(start, ref)
+    if start[:2] != b"\xff\xd8" and start[:4] != b"\x89PNG":
+        return None
+    end = storage.read_range(place.uri, place.offset + size - END_BYTES, END_BYTES)
+    return header_of_ends(start, end, ref)
 
 
 def _cache_bytes_from_environment() -> int:

@@ -10,6 +10,8 @@ Shapes: T tokens, C characters.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,6 +106,11 @@ class RowEncoder:
             if special
             else None
         )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what `encode` gives: tokenizer, template, length."""
+        parts = [self._backend.to_str(), self.template.chat_template(), self.template.name, self.max_length]
+        return hashlib.sha256(json.dumps([*parts, self.image_token, self._bos]).encode()).hexdigest()
 
     def encode(self, record: Record, visual_tokens: Sequence[int], *, file: str = "(memory)") -> Encoded:
         """Ids and labels of one record.

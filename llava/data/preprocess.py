@@ -11,6 +11,8 @@ Shapes: N tiles (1 unless AnyRes), C channels, H height, W width.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,11 @@ class Preprocessor:
         # Asking takes as long as tokenising half a row, and there are fewer sizes than images.
         self._visual_tokens = functools.lru_cache(maxsize=4096)(self._ask_for_visual_tokens)
         self._table_CV = None if settings is None else normalisation_table(settings)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the processor's settings: they decide how many visual tokens an image has."""
+        settings = [self._processor.image_processor.to_json_string(), self.tiles, self.constant_visual_tokens]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     @classmethod
     def from_processor(cls, processor: LlavaProcessor | LlavaNextProcessor) -> Preprocessor:

@@ -1,6 +1,6 @@
 """Records: the rows of LLaVA's JSON files, read verbatim, checked, and kept compactly.
 
-A file is a JSON list (or JSON lines) of `{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}`.
+A row is `{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}`; `row_forms` brings others to it.
 `image` is absent in text-only rows and a list in multi-image rows. Rows of `blip_laion_cc_sbu_558k_meta.json`
 (`{"url", "blip_caption", "image", "id"}`) are read as one caption each.
 
@@ -11,6 +11,7 @@ with an answer loses that answer, one that ends on a question loses that questio
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +22,8 @@ import numpy as np
 
 from llava import storage
 from llava.config import IMAGE_TOKEN
+from llava.data.row_forms import to_llava
 from llava.errors import DataError, RowError
-from llava.json_lines import lines_in
-from llava.manifest import sha256
-from llava.parsing import Malformed, parse_rows
 
 Role = Literal["human", "gpt"]
 
@@ -106,6 +105,8 @@ class RecordFile:
         repairs: kind of repair -> rows; those rows are among `records`.
         sha256: of the file's bytes.
         total: rows in the file.
+        starts: (first row, file) of each file where there are several; rows are numbered through all of them.
+        places: name -> tar that holds images of these rows; the reader's own references are `<name>#<offset>+<size>`.
     """
 
     uri: str
@@ -114,31 +115,32 @@ class RecordFile:
     repairs: Counter[str] = field(default_factory=Counter)
     sha256: str = ""
     total: int = 0
+    starts: list[tuple[int, str]] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def placed(self, problem: RowError) -> RowError:
+        """A problem of a row, with the file and the row's number in it where the rows come from several."""
+        if not self.starts or problem.file != self.uri:
+            return problem
+        start, file = self.starts[bisect.bisect_right([first for first, _ in self.starts], problem.row) - 1]
+        row = problem.row - start
+        return RowError(file, row, problem.field, problem.value, problem.expected, problem=problem.problem)
 
 
-def read_records(uri: str) -> RecordFile:
-    """Read a data file.
+def read_records(uri: str, data: bytes | None = None) -> RecordFile:
+    """Read rows: a file, several with commas between, a folder, a data set of the hub, or a mixture (see docs/rows.md).
+
+    Args:
+        data: its bytes, where they are at hand already; `uri` is then only its name.
 
     Raises:
-        StorageError: it cannot be read.
-        DataError: it is empty, not JSON, or not a list of rows.
+        StorageError: they cannot be read.
+        DataError: empty, not of a known form, or without rows.
+        SettingsError: a mixture that is none, or a library is missing.
     """
-    data = storage.read_bytes(uri)
-    rows = _parse(uri, data)
-    problems: list[RowError] = []
-    repairs: Counter[str] = Counter()
+    from llava.data.row_reading import read_rows
 
-    def usable() -> Iterator[Record]:
-        for index, row in enumerate(rows):
-            try:
-                yield record_from_row(row, uri=uri, index=index, repairs=repairs)
-            except RowError as problem:
-                problems.append(problem)
-            rows[index] = None  # frees the parsed row: the block below holds it now
-
-    total = len(rows)
-    records = RecordList(usable())
-    return RecordFile(uri, records, problems, repairs, sha256(data), total)
+    return read_rows(uri, data)
 
 
 def write_records(uri: str, records: Iterable[Record]) -> None:
@@ -170,7 +172,8 @@ def record_from_row(row: Any, *, uri: str = "(memory)", index: int = 0, repairs:
         return RowError(uri, index, fieldname, value, expected, problem=problem)
 
     if not isinstance(row, dict):
-        raise wrong("(row)", row, "an object with id, image and conversations", "row-type")
+        raise wrong("(row)", row, "an object with conversations or messages", "row-type")
+    row = to_llava(row, wrong, lambda kind: _count(repairs, kind))
     images = _images(row.get("image"), wrong)
     identity = row.get("id", index)
     if not isinstance(identity, (str, int)) or isinstance(identity, bool):
@@ -234,22 +237,6 @@ def check_threshold(problems: Sequence[RowError], total: int, max_bad_rows: floa
     ]
     lines += [f"  {name}: {count}, first: {first[name]}" for name, count in counts.most_common()]
     raise DataError("\n".join(lines))
-
-
-def _parse(uri: str, data: bytes) -> list[Any]:
-    if not data.strip():
-        raise DataError(f"{uri}: empty file; expected a JSON list of rows, or one JSON object a line")
-    try:
-        if data.lstrip()[:1] == b"[":
-            rows = parse_rows(data)
-        else:
-            rows = [parse_rows(line) for _, line in lines_in([data])]
-    except Malformed as error:
-        raise DataError(f"{uri}: {error}; expected a JSON list of rows, or one JSON object a line") from error
-    if not rows:
-        raise DataError(f"{uri}: no rows; expected at least one")
-    assert isinstance(rows, list)
-    return rows
 
 
 def _images(value: Any, wrong: Any) -> tuple[str, ...]:

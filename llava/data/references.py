@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from llava import storage
@@ -23,15 +24,19 @@ class Roots:
     Args:
         images_uri: comma-separated; the first is the root of relative references, "" is the working directory.
         anywhere: every path and URI is allowed, because a person gave it and not a row.
+        places: name -> tar whose members are allowed (`<name>#<offset>+<size>`): those that hold the rows' own images.
     """
 
-    def __init__(self, images_uri: str, *, anywhere: bool = False) -> None:
+    def __init__(self, images_uri: str, *, anywhere: bool = False, places: Mapping[str, str] | None = None) -> None:
         self.allowed = [part.strip() for part in images_uri.split(",") if part.strip()]
         self.first = self.allowed[0] if self.allowed else ""
         self._anywhere = anywhere
         self._real = [os.path.realpath(storage.local_path(root)) for root in self.allowed if _is_local(root)]
         if not self.allowed:
             self._real.append(os.path.realpath("."))
+        self._members = dict(places or {})
+        tars = self._members.values()
+        self._real += [os.path.realpath(storage.local_path(tar)) for tar in tars if _is_local(tar)]
         self._prefixes = [f"{_plain(root).rstrip('/')}/" for root in self.allowed]
 
     def resolve(self, ref: str) -> str:
@@ -40,6 +45,8 @@ class Roots:
         Raises:
             ImageError: `image-path`: it leads out of every root, or no file can have this name.
         """
+        if self._members and (tar := self._members.get(ref.rpartition("#")[0])):
+            return f"{tar}#{ref.rpartition('#')[2]}"
         relative = "://" not in ref and not ref.startswith("/")
         if self._anywhere:
             return storage.join(self.first, ref) if relative and self.first else ref

@@ -6,14 +6,21 @@ projector) shows what instruction tuning added.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from llava import storage
 from llava.config import Recipe, validate
+from llava.errors import SettingsError
+from llava.evaluation.engines.base import Engine
+from llava.evaluation.engines.endpoint import Endpoint
+from llava.evaluation.engines.own import OwnEngine, mean_colour
 from llava.evaluation.identity import identity_of
 from llava.evaluation.predictions import fingerprint
 from llava.manifest import read_manifest
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -23,58 +30,128 @@ class Contender:
     Attributes:
         name: names its predictions and its metrics.
         title: how a report calls it.
+        uri: where it was loaded from.
         identity: hash of what it is, weights included.
+        engine: who computes its answers.
         blind: its images are replaced by the mean colour.
     """
 
     name: str
     title: str
-    model: Any
-    processor: Any
+    uri: str
     identity: str
+    engine: Engine
     blind: bool = False
 
 
-def load_finetuned(uri: str) -> Contender:
-    """The model under test, on the GPU in half precision where there is one.
+@dataclass(frozen=True)
+class Lineup:
+    """Which contenders there are, and how they are run; small and picklable, so that every rank can have it.
+
+    Attributes:
+        model: URI of the trained model; with an endpoint, what that serves.
+        projector: URI of stage 1's projector, or None.
+        blank: whether the blind one is asked.
+        batch_size: of our own generator.
+        dtype: of our own generator.
+        endpoint: base URL; empty: our own generator.
+        endpoint_model: as the endpoint names it.
+        concurrency: requests in flight at the endpoint.
+    """
+
+    model: str
+    projector: str | None = None
+    blank: bool = True
+    batch_size: int = 64
+    dtype: Dtype = "auto"
+    endpoint: str = ""
+    endpoint_model: str = ""
+    concurrency: int = 32
+
+
+def contenders(lineup: Lineup, rank: int = 0) -> Iterator[Contender]:
+    """Each contender, loaded when its turn comes; the model under test is loaded once for itself and the blind one.
+
+    Args:
+        lineup: who.
+        rank: number of this process, hence of its GPU.
+
+    Raises:
+        SettingsError: no LLaVA there, no processor with a chat template, or the projector's base models cannot be read.
+        StorageError: there is no projector.
+    """
+    from transformers.utils import logging
+
+    from llava.model.sources import resolve
+
+    logging.disable_progress_bar()  # the stage shows its own line
+    place = resolve(lineup.model, "model")  # once: a remote model is fetched by it
+    processor = _processor(place, lineup.model)
+    identity = identity_of(place, "model")
+    engine = _engine(lineup, place, processor, rank)
+    yield Contender("finetuned", "fine-tuned", lineup.model, identity, engine)
+    if lineup.blank:
+        yield Contender("blank", "image blanked", lineup.model, f"{identity}-blank", engine, blind=True)
+    if lineup.projector:
+        del engine  # the next one needs its memory
+        yield _stage1(lineup, lineup.projector, processor.chat_template, rank)
+
+
+def load_answering(uri: str) -> tuple[Any, Any]:
+    """A trained model and its processor, on the GPU in half precision where there is one.
 
     Raises:
         SettingsError: no LLaVA there, or no processor with a chat template.
     """
-    from transformers import AutoProcessor
     from transformers.utils import logging
 
-    from llava.errors import SettingsError
     from llava.model.saving import load_model
     from llava.model.sources import resolve
 
-    logging.disable_progress_bar()  # the stage shows its own line
-    device, dtype = placement()
-    place = resolve(uri, "model")  # once: a remote model is fetched by it
+    logging.disable_progress_bar()
+    place = resolve(uri, "model")
+    processor = _processor(place, uri)
+    device, dtype = placement("auto")
+    return load_model(place, dtype=dtype, device=device), processor
+
+
+def placement(dtype: Dtype, rank: int = 0) -> tuple[str, Any]:
+    """Device and type to answer on; `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    chosen = dtype if dtype != "auto" else "bfloat16" if on_gpu else "float32"
+    return (f"cuda:{rank % torch.cuda.device_count()}" if on_gpu else "cpu"), getattr(torch, chosen)
+
+
+def _processor(place: str, uri: str) -> Any:
+    from transformers import AutoProcessor
+
     try:
         processor = AutoProcessor.from_pretrained(place)
     except (OSError, ValueError) as error:
         raise SettingsError(f"model: {uri}: its processor cannot be read: {error}") from error
     if not getattr(processor, "chat_template", None):
         raise SettingsError(f"model: {uri}: its processor has no chat template, so nobody knows how it is to be asked")
-    model = load_model(place, dtype=dtype, device=device)
-    return Contender("finetuned", "fine-tuned", model, processor, identity_of(place, "model"))
+    return processor
 
 
-def blinded(contender: Contender) -> Contender:
-    """The same model, shown images of the mean colour."""
-    return Contender(
-        "blank", "image blanked", contender.model, contender.processor, f"{contender.identity}-blank", blind=True
-    )
+def _engine(lineup: Lineup, place: str, processor: Any, rank: int) -> Engine:
+    if lineup.endpoint:
+        return Endpoint(
+            lineup.endpoint,
+            lineup.endpoint_model,
+            concurrency=lineup.concurrency,
+            blank_colour=mean_colour(processor),
+        )
+    from llava.model.saving import load_model
+
+    device, dtype = placement(lineup.dtype, rank)
+    return OwnEngine(load_model(place, dtype=dtype, device=device), processor, lineup.batch_size)
 
 
-def load_stage1(projector_uri: str, chat_template: str) -> Contender:
-    """The base language model with the trained projector, asked by the fine-tuned model's template.
-
-    Raises:
-        SettingsError: the projector's manifest is no stage-1 manifest, or its base models cannot be read.
-        StorageError: there is no projector.
-    """
+def _stage1(lineup: Lineup, projector_uri: str, chat_template: str, rank: int) -> Contender:
+    """The base language model with the trained projector, asked by the fine-tuned model's template."""
     from llava.model.build import build_model, build_processor
     from llava.model.saving import load_projector
     from llava.model.sources import resolve
@@ -82,7 +159,7 @@ def load_stage1(projector_uri: str, chat_template: str) -> Contender:
     manifest = read_manifest(projector_uri)
     recipe = validate(Recipe, manifest.recipe, storage.join(projector_uri, "manifest.json"))
     processor = build_processor(recipe.model, chat_template, recipe.pretrain.image_aspect_ratio)
-    device, dtype = placement()
+    device, dtype = placement(lineup.dtype, rank)
     model = build_model(recipe.model, tokenizer=processor.tokenizer, dtype=dtype)
     load_projector(model, projector_uri)
     identity = fingerprint(
@@ -91,17 +168,5 @@ def load_stage1(projector_uri: str, chat_template: str) -> Contender:
         identity_of(resolve(recipe.model.vision_tower, "model.vision_tower"), "model.vision_tower"),
         chat_template,
     )
-    return Contender("stage1", "stage 1", model.to(device), processor, identity)
-
-
-def placement() -> tuple[str, Any]:
-    """Device and type to answer on: bfloat16 on a GPU, float32 on a CPU."""
-    import torch
-
-    return ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-
-
-def mean_colour(processor: Any) -> tuple[int, int, int]:
-    """The colour that is zero after normalisation, as the tower sees it."""
-    red, green, blue = (round(255 * float(value)) for value in processor.image_processor.image_mean)
-    return red, green, blue
+    engine = OwnEngine(model.to(device), processor, lineup.batch_size)
+    return Contender("stage1", "stage 1", projector_uri, identity, engine)

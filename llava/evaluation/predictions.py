@@ -3,6 +3,8 @@
 While a model answers, each batch is a file of its own below `<name>.parts/`, written atomically; when all questions are
 answered they become one `<name>.jsonl`. Every row carries a fingerprint of what decides that answer (model, prompt,
 images, settings): a row of another fingerprint is not reused, and a run over more questions reuses those of a smaller.
+Beside `<name>.jsonl` stands `<name>.about.json`, which says whose answers they are: another model that answers into the
+same folder moves them aside, and has parts of its own, so neither overwrites the other.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava import storage
+from llava.evaluation.about import About, about_uri
 from llava.evaluation.benchmark import Profile, Question
 from llava.json_lines import lines_of
 from llava.manifest import sha256
 from llava.parsing import Malformed, parse_rows
 
+_WHOSE = re.compile(r"[0-9a-f]{4,64}")
 _PART = re.compile(r"[\w.-]*\d{6}\.jsonl")
 
 
@@ -29,14 +33,20 @@ class PredictionLog:
         name: of the model's file in it.
         fingerprints: by question id, of everything that decides the answer.
         writer: names this process's parts where several answer at once.
+        whose: short hash of the model and its engine; empty where only one model ever answers here.
     """
 
-    def __init__(self, folder: str, name: str, fingerprints: Mapping[str, str], *, writer: str = "") -> None:
+    def __init__(
+        self, folder: str, name: str, fingerprints: Mapping[str, str], *, writer: str = "", whose: str = ""
+    ) -> None:
         self.uri = storage.join(folder, f"{name}.jsonl")
         self.answers: dict[str, str] = {}
         self._fingerprints = fingerprints
-        self._parts = storage.join(folder, f"{name}.parts")
-        self._aside_uri = storage.join(folder, f"{name}.not-asked.jsonl")
+        self._folder, self._name, self._whose = folder, name, whose
+        own = f"{name}-{whose}" if whose else name
+        self._parts = storage.join(folder, f"{own}.parts")
+        self._aside_uri = storage.join(folder, f"{own}.not-asked.jsonl")
+        self._kept_uri = storage.join(folder, f"{own}.jsonl")  # where another model has moved ours
         self._aside: dict[str, str] = {}  # whole rows of questions that are not asked this time
         self._writer = writer
         self._next = 0
@@ -44,7 +54,9 @@ class PredictionLog:
 
     def read(self) -> None:
         """Take what is on disk, other writers' parts included."""
-        for uri in (self._aside_uri, self.uri):
+        for uri in dict.fromkeys((self._aside_uri, self._kept_uri, self.uri)):
+            if uri == self.uri and self._owner() not in ("", self._whose):
+                continue
             if storage.exists(uri):
                 self._take(uri)
         for item in storage.list_files(self._parts):
@@ -68,6 +80,7 @@ class PredictionLog:
         questions: Sequence[Question],
         scores: Mapping[str, Mapping[Profile, float]],
         more: Mapping[str, Mapping[str, Any]] | None = None,
+        about: About | None = None,
     ) -> None:
         """Write the whole file, in the order of the questions and with scores, and drop the parts.
 
@@ -75,6 +88,7 @@ class PredictionLog:
             questions: all that were asked.
             scores: by question id; a question whose right answer is not known here has none.
             more: further fields of a row, by question id.
+            about: what is known of the answers as a whole, for `<name>.about.json`.
         """
         lines = []
         for question in questions:
@@ -94,8 +108,32 @@ class PredictionLog:
                 lines.append(json.dumps(row, ensure_ascii=False) + "\n")
         if self._aside:  # first, so that nothing is lost between the two
             storage.write_text(self._aside_uri, "".join(line + "\n" for line in self._aside.values()))
+        self._make_room()
         storage.write_text(self.uri, "".join(lines))
+        if about is not None:
+            storage.write_json(about_uri(self.uri), about.model_dump(mode="json"))
         storage.delete(self._parts)
+        if self._kept_uri != self.uri and storage.exists(self._kept_uri):
+            for uri in (self._kept_uri, about_uri(self._kept_uri)):
+                storage.delete(uri)
+
+    def _owner(self) -> str:
+        """Whose answers `<name>.jsonl` holds; empty where nothing says."""
+        uri = about_uri(self.uri)
+        if not self._whose or not storage.exists(uri):
+            return ""
+        found = storage.read_json(uri)
+        return str(found.get("whose", "")) if isinstance(found, dict) else ""
+
+    def _make_room(self) -> None:
+        """Move another model's finished answers aside; they keep their name with its hash behind it."""
+        owner = self._owner()
+        if owner in ("", self._whose) or not _WHOSE.fullmatch(owner) or not storage.exists(self.uri):
+            return
+        kept = storage.join(self._folder, f"{self._name}-{owner}.jsonl")
+        for source, target in ((self.uri, kept), (about_uri(self.uri), about_uri(kept))):
+            storage.write_bytes(target, storage.read_bytes(source))
+            storage.delete(source)
 
     def _take(self, uri: str) -> None:
         for _, line in lines_of(storage.read_text(uri)):

@@ -1,24 +1,43 @@
-"""Let a model answer a benchmark: in batches, with images read ahead, each batch on disk before the next."""
+"""Let a model answer a benchmark, with images read ahead, each batch on disk before the next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 from PIL import Image
 
 from llava.data.images import ImageError
 from llava.evaluation.benchmark import Question
-from llava.evaluation.contenders import Contender, mean_colour
+from llava.evaluation.contenders import Contender
+from llava.evaluation.engines.base import Asked, Refusal
 from llava.evaluation.predictions import PredictionLog
 from llava.evaluation.question_images import Images, blank
-from llava.model.generation import GenerationRequest, generate_batches
-from llava.telemetry import Telemetry
-
-BATCHES_A_CHUNK = 4  # a chunk is sorted by length, and its images are in memory together
 
 Loaded = tuple[dict[str, Image.Image], dict[str, ImageError]]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a question has no answer: a short machine-readable class, and words."""
+
+    problem: str
+    why: str
+
+
+class Listener(Protocol):
+    """Who is told how far the work is; `Telemetry` is one."""
+
+    def note(self, text: str) -> None:
+        """A line for people."""
+
+    def progress(self, what: str, done: float, total: float | None) -> None:
+        """How much of `what` is done."""
+
+    def count(self, name: str, n: float = 1) -> None:
+        """Add to a counter."""
 
 
 def answer_all(
@@ -27,24 +46,32 @@ def answer_all(
     images: Images,
     log: PredictionLog,
     *,
-    batch_size: int,
     max_new_tokens: int,
-    telemetry: Telemetry,
-) -> dict[str, ImageError]:
+    listener: Listener,
+    what: str,
+) -> dict[str, LeftOut]:
     """Answer every question that has no answer in `log` yet.
 
+    Args:
+        contender: who answers.
+        questions: what is asked.
+        images: where their images are.
+        log: what is answered already; takes the rest.
+        max_new_tokens: longest answer.
+        listener: told of progress.
+        what: names the work for it.
+
     Returns:
-        The questions that cannot be asked, because an image is missing or broken, by id.
+        The questions that were not answered, because an image is missing or broken or the engine refuses, by id.
     """
     open_questions = [question for question in questions if question.id not in log.answers]
     if len(open_questions) < len(questions):
-        telemetry.note(f"{contender.title}: {len(questions) - len(open_questions)} answers found, resuming after them")
-    size = batch_size * BATCHES_A_CHUNK
+        listener.note(f"{contender.title}: {len(questions) - len(open_questions)} answers found, resuming after them")
+    engine, size = contender.engine, contender.engine.chunk
     chunks = [open_questions[start : start + size] for start in range(0, len(open_questions), size)]
-    colour = mean_colour(contender.processor)
-    failed: dict[str, ImageError] = {}
-    done, what = len(questions) - len(open_questions), f"answers ({contender.title})"
-    telemetry.progress(what, done, len(questions))
+    left_out: dict[str, LeftOut] = {}
+    done = len(questions) - len(open_questions)
+    listener.progress(what, done, len(questions))
     with ThreadPoolExecutor(1) as ahead:
         coming: Future[Loaded] | None = None
         for number, chunk in enumerate(chunks):
@@ -55,35 +82,26 @@ def answer_all(
             for question in chunk:
                 broken = next((errors[reference] for reference in question.images if reference in errors), None)
                 if broken is not None:
-                    failed[question.id] = broken
+                    left_out[question.id] = LeftOut(broken.problem, str(broken))
                 else:
                     asked.append(question)
             done += len(chunk) - len(asked)
             if contender.blind:
-                found = {reference: blank(image, colour) for reference, image in found.items()}
-            requests = [
-                GenerationRequest(prompt_of(contender.processor, question), [found[ref] for ref in question.images])
-                for question in asked
-            ]
-            for batch in generate_batches(
-                contender.model, contender.processor, requests, batch_size=batch_size, max_new_tokens=max_new_tokens
-            ):
-                log.add({asked[index].id: answer for index, answer in batch.items()})
+                found = {reference: blank(image, engine.blank_colour) for reference, image in found.items()}
+            requests = [Asked(question.text, [found[ref] for ref in question.images]) for question in asked]
+            for batch in engine.answers(requests, max_new_tokens):
+                left_out |= _kept(asked, batch, log)
                 done += len(batch)
-                telemetry.progress(what, done, len(questions))
-                telemetry.count("evaluate_answers", len(batch))
-    return failed
+                listener.progress(what, done, len(questions))
+                listener.count("evaluate_answers", len(batch))
+    return left_out
 
 
-def prompt_of(processor: Any, question: Question) -> str:
-    """The question in the words of the model's own chat template, images first."""
-    content: list[dict[str, str]] = [{"type": "image"} for _ in question.images]
-    content.append({"type": "text", "text": question.text})
-    return str(
-        processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-    )
+def _kept(asked: Sequence[Question], batch: Mapping[int, str | Refusal], log: PredictionLog) -> dict[str, LeftOut]:
+    log.add({asked[k].id: answer for k, answer in batch.items() if isinstance(answer, str)})
+    return {
+        asked[k].id: LeftOut("refused", answer.reason) for k, answer in batch.items() if isinstance(answer, Refusal)
+    }
 
 
 def _load(images: Images, questions: Sequence[Question]) -> Loaded:

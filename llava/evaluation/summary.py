@@ -53,7 +53,7 @@ def metrics_of(benchmark: Benchmark, summaries: Sequence[ModelSummary], profile:
             metrics[f"{name}{end}_high"] = interval.high
         if position == 0:
             for kind, interval in summary.by_kind.items():
-                metrics[f"accuracy_{_slug(kind)}"] = interval.value
+                metrics[f"accuracy_{slug(kind)}"] = interval.value
             metrics["questions"] = float(len(summary.scored))
             metrics["profiles_differ"] = float(summary.differing)
         elif summary.scored:
@@ -64,5 +64,6 @@ def metrics_of(benchmark: Benchmark, summaries: Sequence[ModelSummary], profile:
     return metrics
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text as a part of a metric's name."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

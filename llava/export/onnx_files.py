@@ -12,28 +12,13 @@ from pathlib import Path
 
 import torch
 
-from llava.errors import SettingsError
 from llava.export.encoder import INPUT, OUTPUT, VisionEncoder
 
-PRECISIONS = ("fp32", "fp16", "int8")
 FILE_NAMES = {
     "fp32": "vision_encoder.onnx",
     "fp16": "vision_encoder_fp16.onnx",
     "int8": "vision_encoder_int8.onnx",
 }
-
-
-def parse_precisions(text: str) -> list[str]:
-    """Comma-separated precisions, in the order fp32, fp16, int8.
-
-    Raises:
-        SettingsError: an unknown one, or none.
-    """
-    asked = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = [part for part in asked if part not in PRECISIONS]
-    if unknown or not asked:
-        raise SettingsError(f"precisions: found {text!r}; expected some of {','.join(PRECISIONS)}")
-    return [precision for precision in PRECISIONS if precision in asked]
 
 
 def write_onnx(encoder: VisionEncoder, precision: str, folder: Path, pixels_ICHW: torch.Tensor, opset: int) -> Path:

@@ -6,14 +6,16 @@ whatever loads a hub LLaVA loads what is trained here.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
-from llava.model import attention, projector, sources, special_tokens
+from llava.model import attention, projector, projector_kinds, sources, special_tokens
 from llava.model.deep_projector import DeepLlavaConfig, DeepLlavaForConditionalGeneration
+from llava.model.partitions import whole_shape
 from llava.model.processor import build_processor, default_pinpoints
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def build_model(
     meta: bool = False,
     quantize_4bit: bool = False,
     seed: int = 0,
+    loading: AbstractContextManager[Any] | None = None,
 ) -> LlavaForConditionalGeneration:
     """Build the model a recipe describes: pretrained tower, pretrained language model, fresh projector.
 
@@ -54,6 +57,7 @@ def build_model(
         quantize_4bit: language layers in NF4 with double quantisation (QLoRA, Dettmers et al. 2023), for adapters on
             top; embeddings, head, tower and projector stay in `dtype`. Needs bitsandbytes.
         seed: of the projector's initialisation; nothing else is random.
+        loading: entered while the pretrained parts are read; what cuts them over ranks (ZeRO-3) as they come.
 
     Raises:
         SettingsError: a part cannot be read, is of the wrong kind, or does not fit the other.
@@ -67,12 +71,15 @@ def build_model(
     from transformers import AutoModelForCausalLM, CLIPVisionModel
 
     tower_config, text_config = sources.vision_config(recipe.vision_tower), sources.text_config(recipe.language_model)
-    more = _four_bit(dtype, device) if quantize_4bit else {}
-    tower = _load(CLIPVisionModel, recipe.vision_tower, "model.vision_tower", dtype, tower_config)
-    language_model = _load(
-        AutoModelForCausalLM, recipe.language_model, "model.language_model", dtype, text_config, **more
-    )
-    rows = special_tokens.rows_needed(tokenizer, language_model.get_input_embeddings().weight.shape[0])
+    # Straight to the device, tensor by tensor out of mapped files: the host holds no model, however many ranks read.
+    place: dict[str, Any] = {} if loading is not None else {"device_map": {"": str(device)}}
+    more = _four_bit(dtype) if quantize_4bit else {}
+    with loading or nullcontext():
+        tower = _load(CLIPVisionModel, recipe.vision_tower, "model.vision_tower", dtype, tower_config, **place)
+        language_model = _load(
+            AutoModelForCausalLM, recipe.language_model, "model.language_model", dtype, text_config, **place, **more
+        )
+    rows = special_tokens.rows_needed(tokenizer, whole_shape(language_model.get_input_embeddings().weight)[0])
     tied = language_model.config.tie_word_embeddings
     special_tokens.resize_rows(language_model.get_input_embeddings(), rows)
     if not tied:
@@ -103,7 +110,7 @@ def _join_configs(
 ) -> LlavaConfig | LlavaNextConfig:
     from transformers import LlavaConfig, LlavaNextConfig
 
-    projector.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
+    projector_kinds.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
     layers = vision.num_hidden_layers
     layer = recipe.vision_feature_layer
     # The stock class takes 0 for "none chosen" and fails, so a checkpoint with it could not be served.
@@ -122,12 +129,12 @@ def _join_configs(
         "text_config": text,
         "image_token_index": special_tokens.image_token_id(tokenizer),
         "image_seq_length": patches + (recipe.vision_feature_select_strategy == "full"),
-        "projector_hidden_act": projector.hidden_act(recipe.projector),
+        "projector_hidden_act": projector_kinds.hidden_act(recipe.projector),
         "vision_feature_layer": recipe.vision_feature_layer,
         "vision_feature_select_strategy": recipe.vision_feature_select_strategy,
         "tie_word_embeddings": text.tie_word_embeddings,
     }
-    depth = projector.depth_of(recipe.projector)
+    depth = projector_kinds.depth_of(recipe.projector)
     if recipe.architecture == "llava_next":
         if depth > 2:
             raise SettingsError(
@@ -154,7 +161,7 @@ def _model_class(config: Any) -> Any:
     return LlavaNextForConditionalGeneration if isinstance(config, LlavaNextConfig) else LlavaForConditionalGeneration
 
 
-def _four_bit(dtype: torch.dtype, device: str | torch.device) -> dict[str, Any]:
+def _four_bit(dtype: torch.dtype) -> dict[str, Any]:
     import importlib.util
 
     from transformers import BitsAndBytesConfig
@@ -170,7 +177,7 @@ def _four_bit(dtype: torch.dtype, device: str | torch.device) -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    return {"quantization_config": options, "device_map": {"": str(device)}}
+    return {"quantization_config": options}
 
 
 def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any, **more: Any) -> Any:

@@ -6,7 +6,9 @@ injected into the language model's own module, never into the joined one. Checkp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,25 +64,66 @@ def merge(model: Any) -> None:
         setattr(model.get_submodule(parent), child, whole.train(layer.training))
 
 
-def merged_state_dict(model: Any, state_dict: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """The state the merged model would have, by its parameter names, leaving the model as it is.
+@dataclass(frozen=True)
+class Merged:
+    """One tensor of the merged model, made when it is asked for, so that nobody has to hold them all.
 
-    Args:
-        model: with or without adapters, 4-bit or not.
-        state_dict: whole tensors where the model holds only parts of them (ZeRO-3); default: the model's own.
+    Attributes:
+        sources: what it is made of; they have to be whole (ZeRO-3) while `make` runs.
     """
-    state = dict(state_dict if state_dict is not None else model.state_dict())
-    for name, module in _four_bit_layers(model, state):
-        state[f"{name}.weight"] = _dequantised(module, state[f"{name}.weight"])
-        for key in [key for key in state if key.startswith(f"{name}.weight.")]:
-            del state[key]  # scales and code books, folded in above
-    for name, layer in _lora_layers(model):
-        factors = (state.pop(f"{name}.{part}.{ADAPTER}.weight") for part in ("lora_A", "lora_B"))
-        state[f"{name}.weight"] = _merged(layer, state.pop(f"{name}.base_layer.weight"), *factors)
-        bias = state.pop(f"{name}.base_layer.bias", None)
-        if bias is not None:
-            state[f"{name}.bias"] = bias
-    return state
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    sources: tuple[torch.Tensor, ...]
+    make: Callable[[], torch.Tensor]
+
+
+def merged_tensors(model: Any) -> list[Merged]:
+    """The tensors the merged model would have, by its parameter names, leaving the model as it is: with or without
+    adapters, 4-bit or not, whole or cut over ranks."""
+    state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
+    four_bit = {f"{name}.weight": module for name, module in _four_bit_layers(model, state)}
+    adapted = dict(_lora_layers(model))
+    found = []
+    for key, tensor in state.items():
+        owner, _, last = key.rpartition(".")
+        if any(key.startswith(f"{weight}.") for weight in _weights_above(key, four_bit)):
+            continue  # scales and code books, folded in with their weight
+        layer = adapted.get(owner.removesuffix(".base_layer")) if owner.endswith(".base_layer") else None
+        if layer is None and f".{ADAPTER}." in key and ".lora_" in key:
+            continue  # folded in below
+        name = f"{owner.removesuffix('.base_layer')}.{last}" if layer is not None else key
+        base = four_bit.get(key)
+        shape = tuple(getattr(tensor, "ds_shape", tensor.shape))
+        dtype = tensor.dtype
+        if base is not None:
+            shape, dtype = (base.out_features, base.in_features), base.weight.quant_state.dtype
+        if layer is not None and last == "weight":
+            factors = tuple(getattr(layer, part)[ADAPTER].weight for part in ("lora_A", "lora_B"))
+            make = functools.partial(_make_merged, layer, base, tensor, *factors)
+            found.append(Merged(name, shape, dtype, (tensor, *factors), make))
+        else:
+            found.append(Merged(name, shape, dtype, (tensor,), functools.partial(_make_plain, base, tensor)))
+    return found
+
+
+def merged_state_dict(model: Any) -> dict[str, torch.Tensor]:
+    """All of `merged_tensors` at once."""
+    return {tensor.name: tensor.make() for tensor in merged_tensors(model)}
+
+
+def _weights_above(key: str, weights: Mapping[str, Any]) -> list[str]:
+    at = key.rfind(".weight.")
+    return [key[: at + len(".weight")]] if at >= 0 and key[: at + len(".weight")] in weights else []
+
+
+def _make_plain(base: Any, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach() if base is None else _dequantised(base, tensor.detach())
+
+
+def _make_merged(layer: Any, base: Any, tensor: torch.Tensor, a_RD: torch.Tensor, b_OR: torch.Tensor) -> torch.Tensor:
+    return _merged(layer, _make_plain(base, tensor), a_RD, b_OR)
 
 
 def _merged(layer: Any, base_OD: torch.Tensor, a_RD: torch.Tensor, b_OR: torch.Tensor) -> torch.Tensor:

@@ -10,25 +10,20 @@ with the process.
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import hashlib
 import json
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from llava import storage
 from llava.errors import SettingsError, StorageError
 from llava.manifest import sha256_of
+from llava.node_cache import node_cache, only_one
 
-NODE_CACHE = "LLAVA_NODE_CACHE"
 _WEIGHTS = (
     ".safetensors",
     ".bin",
@@ -64,14 +59,28 @@ def node_copy(uri: str, field: str, *, weights: bool) -> Path:
         raise StorageError(f"{uri}: no such object or folder")
     # Another version of the model under the same name is another copy.
     version = hashlib.sha256(json.dumps([uri, sorted(listed.items())]).encode()).hexdigest()[:24]
-    folder = _cache() / version / (uri.rstrip("/").rpartition("/")[2] or "model")
+    folder = node_cache() / version / (uri.rstrip("/").rpartition("/")[2] or "model")
     small = sorted(name for name in listed if not name.endswith(_WEIGHTS))
-    with _only_one(folder):
+    with only_one(folder):
         _fetch(uri, small, folder, "settings")
         if weights:
             names = _weight_files(uri, field, listed, folder)
             _fetch(uri, names, folder, "weights")
     return folder
+
+
+def node_file(uri: str) -> Path:
+    """A local copy of one remote file, fetched once for all ranks of this node.
+
+    Raises:
+        StorageError: as `storage.download`.
+    """
+    version = hashlib.sha256(json.dumps([uri, storage.size(uri)]).encode()).hexdigest()[:24]
+    target = node_cache() / version / "file"
+    with only_one(target.parent):
+        if not target.exists():
+            storage.download(uri, target)
+    return target
 
 
 def _fetch(uri: str, names: list[str], folder: Path, what: str) -> None:
@@ -137,25 +146,6 @@ def _cut_short(path: Path) -> str:
         except (ValueError, KeyError, TypeError, AttributeError):
             return "its header cannot be read"
     return "" if 8 + length + end == size else f"{size} bytes, and its header describes {8 + length + end}"
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """One rank at a time; the kernel frees the lock of a rank that dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _cache() -> Path:
-    shared = os.environ.get(NODE_CACHE)
-    return Path(shared) if shared else Path(_own_cache().name)
-
-
-@functools.cache
-def _own_cache() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="llava-models-")
 
 
 def _shown(uri: str) -> Callable[[int, int], None]:

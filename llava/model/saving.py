@@ -7,25 +7,29 @@ expect. A model assembled from parts would by itself save `vision_tower.embeddin
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import json
-import os
+import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llava import contents, storage
+from llava import contents, local_files, storage
 from llava.errors import SettingsError, StorageError
 from llava.manifest import manifest_uri, read_manifest, sha256
-from llava.model import attention, deep_projector, projector
+from llava.model import attention, deep_projector, lora, projector
 from llava.model.processor_saving import save_processor
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, ProcessorMixin
+
+Gather = Callable[[Sequence[torch.Tensor]], contextlib.AbstractContextManager[Any]]
 
 SHARD_BYTES = 4 * 2**30
 PROJECTOR_FILE = "projector.safetensors"
@@ -56,11 +60,12 @@ def save_model(
     processor: ProcessorMixin,
     uri: str,
     *,
-    state_dict: Mapping[str, torch.Tensor] | None = None,
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
+    gather: Gather | None = None,
+    write: bool = True,
 ) -> None:
-    """Write model and processor as a hub directory at a path or URI.
+    """Write model and processor as a hub directory at a path or URI, holding one weight file at a time.
 
     Adapters, where there are any, are merged into the written weights; the model in memory is not changed.
 
@@ -68,21 +73,27 @@ def save_model(
         model: as `build_model` made it.
         processor: as `build_processor` made it.
         uri: directory to write; the caller writes its manifest afterwards.
-        state_dict: whole tensors by parameter name where the model itself holds only a part (ZeRO-3).
         dtype: of the written floating-point weights; default: as they are.
         shard_bytes: largest weight file.
+        gather: where each rank holds a part of every tensor (ZeRO-3): a context in which some of them are whole. It is
+            entered for one tensor after another, so all ranks have to call this.
+        write: False on ranks that only take part in gathering.
 
     Raises:
         SettingsError: the processor, reloaded from there, gives other ids or pixels than this one.
     """
-    from llava.model import lora
-
+    whole = gather or (lambda tensors: contextlib.nullcontext())
+    shards = _in_shards(_hub_tensors(model, dtype), shard_bytes)
+    if not write:
+        for piece in (piece for shard in shards for piece in shard):
+            with whole(piece.sources):
+                pass
+        return
     with tempfile.TemporaryDirectory(prefix="llava-save-", dir=_beside(uri)) as scratch:
         folder = Path(scratch)
-        tensors = lora.merged_state_dict(model, state_dict)
-        _write_weights(_hub_tensors(model, tensors, dtype), folder, shard_bytes)
         _write_config(model, folder, dtype)
         save_processor(processor, folder)
+        _write_weights(shards, folder, whole, uri)
         _publish(folder, uri)
 
 
@@ -122,7 +133,10 @@ def load_model(
     from safetensors import SafetensorError
 
     try:
-        model, report = classes[kind].from_pretrained(path, dtype=dtype or "auto", output_loading_info=True)
+        # Straight to the device, tensor by tensor out of mapped files.
+        model, report = classes[kind].from_pretrained(
+            path, dtype=dtype or "auto", device_map={"": str(device)}, output_loading_info=True
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(f"model: {uri}: its weights cannot be read: {error}") from error
     if report["missing_keys"] or report["mismatched_keys"]:
@@ -135,14 +149,11 @@ def load_model(
     return model.to(device).eval()
 
 
-def save_projector(model: Any, uri: str, *, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
+def save_projector(model: Any, uri: str) -> None:
     """Write stage 1's result: the projector's tensors under hub keys, and what it fits (`projector_config.json`)."""
     from safetensors.torch import save
 
-    whole = state_dict if state_dict is not None else model.state_dict()
-    tensors = {
-        hub_key(name): tensor.detach().cpu().contiguous() for name, tensor in whole.items() if _is_projector(name)
-    }
+    tensors = {hub_key(name): tensor.detach().cpu().contiguous() for name, tensor in projector_tensors(model).items()}
     storage.write_bytes(storage.join(uri, PROJECTOR_FILE), save(tensors))
     storage.write_json(storage.join(uri, PROJECTOR_CONFIG), _projector_facts(model))
 
@@ -195,6 +206,11 @@ def _refuse_damaged(uri: str, name: str, data: bytes) -> None:
         )
 
 
+def projector_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """Stage 1's parameters by name: the projector's, and AnyRes's newline."""
+    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if _is_projector(name)}
+
+
 def _is_projector(name: str) -> bool:
     return "multi_modal_projector." in name or name.endswith("image_newline")
 
@@ -210,44 +226,64 @@ def _projector_facts(model: Any) -> dict[str, Any]:
     }
 
 
-def _hub_tensors(
-    model: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None
-) -> Iterable[tuple[str, torch.Tensor]]:
+def _hub_tensors(model: Any, dtype: torch.dtype | None) -> Iterator[lora.Merged]:
+    """The merged tensors under hub keys, in the precision they are written in."""
     deep = isinstance(model, deep_projector.DeepLlavaForConditionalGeneration)
-    for name, tensor in tensors.items():
-        head = name.startswith("lm_head.")
+    for tensor in lora.merged_tensors(model):
+        head = tensor.name.startswith("lm_head.")
         if head and model.config.tie_word_embeddings:
             continue  # the embedding matrix under another name; the config says so
         # transformers translates the head's hub key for its own model types only.
-        key = name if head and deep else hub_key(name)
-        tensor = tensor.detach().to("cpu")
-        yield key, tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        key = tensor.name if head and deep else hub_key(tensor.name)
+        written = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
+        yield dataclasses.replace(tensor, name=key, dtype=written)
 
 
-def _write_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int) -> None:
+def _in_shards(tensors: Iterable[lora.Merged], shard_bytes: int) -> list[list[lora.Merged]]:
+    shards: list[list[lora.Merged]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        size = _bytes_of(tensor)
+        if shards[-1] and filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(tensor)
+        filled += size
+    return shards
+
+
+def _bytes_of(tensor: lora.Merged) -> int:
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def _write_weights(shards: list[list[lora.Merged]], folder: Path, whole: Gather, uri: str) -> None:
+    """One file after the other; in a store each is there before the next is made, so that scratch holds one."""
     from safetensors.torch import save_file
 
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    filled = total = 0
-    for key, tensor in tensors:
-        size = tensor.numel() * tensor.element_size()
-        if shards[-1] and filled + size > shard_bytes:
-            shards.append({})
-            filled = 0
-        shards[-1][key] = tensor.contiguous().clone() if tensor.storage_offset() else tensor.contiguous()
-        filled += size
-        total += size
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
-        return
     where = {}
     for index, shard in enumerate(shards, 1):
-        name = f"model-{index:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        where.update(dict.fromkeys(shard, name))
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2)
-    )
+        name = "model.safetensors" if len(shards) == 1 else f"model-{index:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {}
+        for piece in shard:
+            with whole(piece.sources):
+                tensors[piece.name] = _on_the_host(piece)
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        where.update(dict.fromkeys(tensors, name))
+        if storage.is_remote(uri):
+            storage.upload(folder / name, storage.join(uri, name))
+            (folder / name).unlink()
+    if len(shards) > 1:
+        total = sum(_bytes_of(piece) for shard in shards for piece in shard)
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2)
+        )
+
+
+def _on_the_host(piece: lora.Merged) -> torch.Tensor:
+    tensor = piece.make().to(device="cpu", dtype=piece.dtype).contiguous()
+    # What was gathered goes when its context ends; views of a larger storage would be written with all of it.
+    borrowed = tensor.storage_offset() or any(hasattr(source, "ds_id") for source in piece.sources)
+    return tensor.clone() if borrowed else tensor
 
 
 def _write_config(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
@@ -291,4 +327,4 @@ def _publish(folder: Path, uri: str) -> None:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         to = target / path.relative_to(folder)
         to.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, to)
+        local_files.put_in_place(path, to)  # safetensors makes its files unreadable to others

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llava.config import IMAGE_TOKEN
+from llava.config import IMAGE_TOKEN, ROUND_ROWS_TO
 from llava.errors import SettingsError
+from llava.model.partitions import whole, whole_shape
 from llava.model.sources import resolve
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PAD_TOKEN = "<pad>"
-ROUND_ROWS_TO = 64
 
 
 def load_tokenizer(language_model: str) -> PreTrainedTokenizerBase:
@@ -93,10 +93,11 @@ def rows_needed(tokenizer: PreTrainedTokenizerBase, present: int) -> int:
 def resize_rows(module: nn.Embedding | nn.Linear, rows: int) -> None:
     """Grow a (V, D) embedding or bias-free head to `rows`, the new rows being the mean of the old ones, in place."""
     old = module.weight
-    if rows == old.shape[0]:
+    if rows == whole_shape(old)[0]:
         return
-    mean = old.mean(dim=0, dtype=torch.float32).to(old.dtype)
-    grown = torch.cat([old, mean.expand(rows - old.shape[0], -1)])
+    with whole(old):
+        mean = old.mean(dim=0, dtype=torch.float32).to(old.dtype)
+        grown = torch.cat([old, mean.expand(rows - old.shape[0], -1)])
     module.weight = torch.nn.Parameter(grown, requires_grad=old.requires_grad)
     if isinstance(module, torch.nn.Embedding):
         module.num_embeddings = rows

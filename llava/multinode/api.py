@@ -89,7 +89,7 @@ class KubernetesApi:
                 return  # not started yet, or gone
             for line in reply.iter_lines():
                 stamp, _, text = line.partition(" ")
-                if stamp > since:  # sinceTime counts whole seconds
+                if _moment(stamp) > _moment(since):  # sinceTime counts whole seconds
                     yield stamp, text
 
     def _headers(self) -> dict[str, str]:
@@ -131,6 +131,12 @@ class KubernetesApi:
                 raise KubernetesError(f"{method} {path}: refused ({reply.status_code}): {said}")
             problem = f"{reply.status_code}: {said}"
         raise KubernetesAway(f"{method} {path}: gave up after {ATTEMPTS} attempts; the last: {problem}")
+
+
+def _moment(stamp: str) -> tuple[str, str]:
+    """A log's timestamp in a form that sorts: Kubernetes leaves out trailing zeros of the fraction."""
+    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
+    return seconds, fraction.ljust(9, "0")
 
 
 def _read(path: Path) -> str:

@@ -128,6 +128,7 @@ def _follow(api: KubernetesApi, name: str, ended: threading.Event, say: Callable
     """Show the log of node 0, taking up again where a connection broke or a pod was replaced."""
     selector = f"jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-completion-index=0"
     since: dict[str, str] = {}
+    quiet = ""  # what was said of an interruption already: a log that is away for an hour is one line, not hundreds
     while True:
         last_round = ended.is_set()
         try:
@@ -136,11 +137,15 @@ def _follow(api: KubernetesApi, name: str, ended: threading.Event, say: Callable
                 pod_name = pod["metadata"]["name"]
                 for stamp, line in api.log_lines(pod_name, NODE_CONTAINER, since.get(pod_name, "")):
                     since[pod_name] = stamp
+                    quiet = ""
                     say(line)
-        except (httpx.HTTPError, KubernetesError) as error:
-            # The log is a courtesy; what decides is the job's status.
-            if not last_round:
-                say(f"trainjob  {name}: log interrupted: {error}")
+        except httpx.TimeoutException:
+            # A node that computes is silent for minutes: asked again from the last line, and no word of it.
+            pass
+        except Exception as error:  # the log is a courtesy; what decides is the job's status
+            if not last_round and str(error) != quiet:
+                quiet = str(error)
+                say(f"trainjob  {name}: log interrupted, taken up again from its last line: {error}")
         if last_round:
             return
         ended.wait(poll_s)

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from llava import storage
-from llava.errors import SettingsError, UserError
+from llava import extras, storage
+from llava.cli.plain_errors import run_app
+from llava.errors import SettingsError
 from llava.pipelines import options as opt
 from llava.pipelines.clean_command import add_clean
 from llava.pipelines.clustertest.command import add_clustertest
@@ -21,6 +22,7 @@ from llava.pipelines.cost_command import add_cost
 from llava.pipelines.graph import STAGES, package_names
 from llava.pipelines.options import json_object, package_of, pairs, parameter_file, read_parameters
 from llava.pipelines.package import compile_package
+from llava.pipelines.parameters import require_sound_run
 from llava.pipelines.register_command import add_register
 from llava.pipelines.remote_commands import PACKAGES, add_remote_commands, local_folder, run_here
 from llava.pipelines.resources import ClusterOptions
@@ -86,11 +88,15 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
         salt: Annotated[str, typer.Option(help="Anything else the results depend on; mixed into the cache key")] = "",
     ) -> None:
         """Compile a package and run it on this machine."""
-        from llava.local.run import LocalOptions
-
         if runner not in ("subprocess", "docker"):
             raise SettingsError(f"--runner: found {runner!r}; expected subprocess or docker")
         kind: Literal["subprocess", "docker"] = "docker" if runner == "docker" else "subprocess"
+        arguments = read_parameters(params, param)
+        # In Docker a stage's places are those of its container.
+        arguments = require_sound_run(package, arguments, here=kind == "subprocess")
+        extras.require("pipeline.py run", "pipeline", ["kfp"])
+        from llava.local.run import LocalOptions
+
         folder = local_folder(root, work)
         compiled, _ = compile_package(build, package, folder / "packages", ClusterOptions(), images)
         options = LocalOptions(
@@ -102,7 +108,7 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
             cache=cache,
             salt=salt,
         )
-        run_here(compiled, read_parameters(params, param), options)
+        run_here(compiled, arguments, options)
 
     @app.command()
     def parameters(package: opt.PackageOption = "full") -> None:
@@ -110,6 +116,22 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
         with tempfile.TemporaryDirectory(prefix="llava-package-") as folder:
             compiled, _ = compile_package(build, package, Path(folder), ClusterOptions())
             typer.echo(parameter_file(compiled))
+
+    @app.command("list")
+    def list_command(
+        root: Annotated[str, typer.Option(help="Folder or s3:// URI below which runs lie")] = "runs",
+        limit: Annotated[int, typer.Option(help="Show so many, newest first", min=1)] = 20,
+    ) -> None:
+        """Finished runs of this machine: id, when, how long, what came out."""
+        from itertools import islice
+
+        if not storage.is_remote(root) and not storage.local_path(root).is_dir():
+            raise SettingsError(f"--root: {root}: no such folder; expected --root of a run, or one above")
+        extras.require("pipeline.py list", "pipeline", ["kfp"])
+        from llava.local.leavings import listed, runs_below
+
+        found = list(islice(runs_below(root), limit))
+        typer.echo(listed(found) if found else f"no finished run below {root}; `python pipeline.py run` makes one")
 
     add_remote_commands(app, build)
     add_schedule(app, build)
@@ -123,9 +145,4 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
 
 def main(build: opt.Build, argv: list[str] | None = None, make_world: MakeWorld | None = None) -> int:
     """Entry point of `pipeline.py`; exit status 2 after a message for what the user can put right."""
-    try:
-        make_app(build, make_world)(argv, standalone_mode=True)
-    except UserError as error:
-        typer.echo(f"pipeline: {error}", err=True)
-        return 2
-    return 0
+    return run_app(make_app(build, make_world), argv, "pipeline")

@@ -66,8 +66,17 @@ NamespaceOption = Annotated[
 ]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment the run belongs to")]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run", show_default="package and time")]
+ACCOUNT = "llava-runner"  # what the overlays in manifests/ make, and docs/operations.md asks for
 AccountOption = Annotated[
-    str | None, typer.Option("--service-account", help="Service account of the run's pods", show_default="Kubeflow's")
+    str, typer.Option("--service-account", help="Service account of the run's pods; empty: Kubeflow's default")
+]
+UnpinnedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unpinned",
+        envvar="LLAVA_ALLOW_UNPINNED",
+        help="Submit images that no digest pins (a development cluster)",
+    ),
 ]
 CacheOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Use results of earlier runs")]
 ClusterCheck = Literal["refuse", "warn", "off"]

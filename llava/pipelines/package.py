@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kfp import compiler
-
 from llava.errors import SettingsError
 from llava.pipelines.checks.lint import lint, unpinned
 from llava.pipelines.graph import STAGES
@@ -33,6 +31,8 @@ def compile_package(
     Raises:
         SettingsError: no such package, a lock file that cannot be used, or a package that fails the lint.
     """
+    from kfp import compiler  # two seconds, which a wrong parameter need not wait for
+
     pipeline = build(name, options, read_lock(images) if images else None)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"llava-{name}.yaml"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +19,13 @@ from llava.pipelines.checks.spec import read_spec
 from llava.pipelines.graph import parameter_name, plan_package
 from llava.pipelines.options import package_of, pairs, read_parameters
 from llava.pipelines.package import compile_package
+from llava.pipelines.parameters import require_sound_run
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service, version_name
 from llava.pipelines.values import check_arguments
 
 if TYPE_CHECKING:
-    from llava.local.run import LocalOptions, RunRecord
+    from llava.local.run import LocalOptions
     from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
@@ -45,7 +46,8 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         root: Annotated[
             str | None, typer.Option(help="Pipeline root: s3:// or minio://", show_default="the service's")
         ] = None,
-        service_account: opt.AccountOption = None,
+        service_account: opt.AccountOption = opt.ACCOUNT,
+        allow_unpinned: opt.UnpinnedOption = False,
         cache: opt.CacheOption = True,
         images: opt.LockOption = None,
         queue: opt.QueueOption = "",
@@ -57,10 +59,12 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
     ) -> None:
         """Compile a package, check its parameters, start a run on Kubeflow Pipelines."""
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, PACKAGES, options, images)
-        arguments = checked(compiled, read_parameters(params, param))
+        arguments = require_sound_run(package, read_parameters(params, param), here=False)
         service = Service(host, namespace)
-        request = RunRequest(compiled, arguments, namespace, service_account, queue)
+        compiled, loose = compile_package(build, package, PACKAGES, options, images)
+        require_pinned_images(loose, allow_unpinned)
+        arguments = checked(compiled, arguments)
+        request = RunRequest(compiled, arguments, namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} {time.strftime('%Y-%m-%d %H:%M')}"
         start(service, request, experiment=experiment, name=called, root=root, cache=cache)
@@ -109,7 +113,8 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         namespace: opt.NamespaceOption = "kubeflow",
         experiment: opt.ExperimentOption = "llava",
         name: opt.NameOption = None,
-        service_account: opt.AccountOption = None,
+        service_account: opt.AccountOption = opt.ACCOUNT,
+        allow_unpinned: opt.UnpinnedOption = False,
         cache: opt.CacheOption = True,
         images: opt.LockOption = None,
         queue: opt.QueueOption = "",
@@ -120,7 +125,6 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         context: opt.ContextOption = None,
     ) -> None:
         """Run some stages again, on the artifacts of an earlier run and with its parameters."""
-        from llava.local.run import LocalOptions
         from llava.pipelines.earlier import find_run, pick
         from llava.pipelines.lookup import look_up
 
@@ -145,7 +149,9 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
 
         folder = local_folder(place, work) if local else PACKAGES
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        compiled, loose = compile_package(build, package, folder / "packages" if local else folder, options, images)
+        if not local:
+            require_pinned_images(loose, allow_unpinned)
         arguments = {
             **carried_over(compiled, earlier.arguments),
             **{plan.imports[source]: uri for source, uri in uris.items()},
@@ -157,13 +163,30 @@ def add_remote_commands(app: typer.Typer, build: opt.Build) -> None:
         for uri in resumed.values():
             typer.echo(f"{'checkpoints':<16} {uri}")
         if service is None:
+            from llava.local.run import LocalOptions
+
             artifacts = place if storage.is_remote(place) else None
+            arguments = require_sound_run(package, arguments, here=True)
             run_here(compiled, arguments, LocalOptions(root=folder, artifacts=artifacts, cache=cache))
             return
-        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account, queue)
+        arguments = require_sound_run(package, arguments, here=False)
+        request = RunRequest(compiled, checked(compiled, arguments), namespace, service_account or None, queue)
         ask_cluster(request, cluster_check, context)
         called = name or f"llava-{package} of {run}"
         start(service, request, experiment=experiment, name=called, root=place or None, cache=cache)
+
+
+def require_pinned_images(loose: Collection[str], allowed: bool) -> None:
+    """See that a run's images are content and not tags, which another push moves under a run and its cache.
+
+    Raises:
+        SettingsError: naming those that are not, unless they are allowed.
+    """
+    if loose and not allowed:
+        raise SettingsError(
+            f"not pinned by digest: {', '.join(sorted(loose))}; build the images and commit images.lock.json "
+            "(python -m tools.images build --push), or --allow-unpinned"
+        )
 
 
 def resumed_from(earlier: EarlierRun, stage: str) -> dict[str, str]:
@@ -195,14 +218,10 @@ def run_here(compiled: Path, arguments: dict[str, Any], options: LocalOptions) -
     except KeyboardInterrupt:  # typer would end without a word
         typer.echo(f"\npipeline: {INTERRUPTED}", err=True)
         raise typer.Exit(130) from None
-    say_outputs(record)
+    from llava.local.leavings import leave, table
 
-
-def say_outputs(record: RunRecord) -> None:
-    """What a local run made; its id is what `rerun` wants."""
-    typer.echo(f"{record.pipeline}: run {record.run} done after {record.seconds:.0f} s")
-    for name, output in sorted(record.outputs.items()):
-        typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+    summary = leave(record, options.root)
+    typer.echo(table(summary, options.root))
 
 
 def start(service: Service, request: RunRequest, *, experiment: str, name: str, root: str | None, cache: bool) -> None:

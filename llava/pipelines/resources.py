@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from kfp import kubernetes
-from kfp.dsl import PipelineTask
+from typing import TYPE_CHECKING, Any
 
 from llava.stages.spending import PRICE
+
+if TYPE_CHECKING:
+    from kfp.dsl import PipelineTask
 
 METRICS_PORT = "9464"
 SCRATCH = "/scratch"
@@ -174,6 +174,8 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
         values: infrastructure parameter name -> pipeline channel.
         options: compile-time options.
     """
+    from kfp import kubernetes
+
     needs, group = NEEDS[stage], group_of(stage)
     cpu, memory = values[f"{group}_cpu"], values[f"{group}_memory"]
     if needs.accelerated:
@@ -227,4 +229,6 @@ def apply(task: PipelineTask, stage: str, image: str, values: Mapping[str, Any],
 
 
 def _secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
+    from kfp import kubernetes
+
     kubernetes.use_secret_as_env(task, name, {key: key for key in keys}, optional=True)

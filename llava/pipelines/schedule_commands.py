@@ -14,7 +14,8 @@ from llava.pipelines import options as opt
 from llava.pipelines.checks.cluster_check import RunRequest
 from llava.pipelines.options import pairs, read_parameters
 from llava.pipelines.package import compile_package
-from llava.pipelines.remote_commands import PACKAGES, ask_cluster, checked
+from llava.pipelines.parameters import require_sound_run
+from llava.pipelines.remote_commands import PACKAGES, ask_cluster, checked, require_pinned_images
 from llava.pipelines.resources import ClusterOptions
 from llava.pipelines.service import Service
 
@@ -48,7 +49,8 @@ def add_schedule(app: typer.Typer, build: opt.Build) -> None:
         namespace: opt.NamespaceOption = "kubeflow",
         experiment: opt.ExperimentOption = "llava",
         root: Annotated[str | None, typer.Option(help="Pipeline root", show_default="the service's")] = None,
-        service_account: opt.AccountOption = None,
+        service_account: opt.AccountOption = opt.ACCOUNT,
+        allow_unpinned: opt.UnpinnedOption = False,
         cache: opt.CacheOption = True,
         images: opt.LockOption = None,
         queue: opt.QueueOption = "",
@@ -62,10 +64,12 @@ def add_schedule(app: typer.Typer, build: opt.Build) -> None:
         fields = cron.kubeflow_cron(expression)
         began, ends = _window(expression, start, end, catch_up)
         options = ClusterOptions(queue, priority, pairs(label, "--label"), hub_cache)
-        compiled, _ = compile_package(build, package, PACKAGES, options, images)
-        arguments = checked(compiled, read_parameters(params, param))
+        arguments = require_sound_run(package, read_parameters(params, param), here=False)
         service = Service(host, namespace)
-        ask_cluster(RunRequest(compiled, arguments, namespace, service_account, queue), cluster_check, context)
+        compiled, loose = compile_package(build, package, PACKAGES, options, images)
+        require_pinned_images(loose, allow_unpinned)
+        arguments = checked(compiled, arguments)
+        ask_cluster(RunRequest(compiled, arguments, namespace, service_account or None, queue), cluster_check, context)
         made = service.ask(
             lambda client: client.create_recurring_run(
                 experiment_id=client.create_experiment(experiment, namespace=service.profile).experiment_id,
@@ -79,7 +83,7 @@ def add_schedule(app: typer.Typer, build: opt.Build) -> None:
                 pipeline_package_path=str(compiled),
                 pipeline_root=root,
                 enable_caching=cache,
-                service_account=service_account,
+                service_account=service_account or None,
                 enabled=not paused,
             )
         )

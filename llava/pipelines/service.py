@@ -27,6 +27,10 @@ class ServiceError(UserError):
     """The endpoint could not be reached, or refused."""
 
 
+class ServiceNotFound(ServiceError):
+    """The endpoint knows no such thing."""
+
+
 @dataclass(frozen=True)
 class RemoteRun:
     """What the service says of a run."""
@@ -98,25 +102,32 @@ class Service:
         """
         return self._asking(lambda: call(self._client), what)
 
-    def experiment_id(self, name: str) -> str:
-        """Id of an experiment.
-
-        Raises:
-            ServiceError: there is none of this name.
-        """
+    def find_experiment(self, name: str) -> str | None:
+        """Id of an experiment; None when nobody, or not one alone, has this name."""
         try:
             found = self._asking(
                 lambda: self._client.get_experiment(experiment_name=name, namespace=self.profile),
                 f"experiment {name!r}",
             )
-        except ValueError as error:  # kfp's own, for a name that nobody or several have
-            raise ServiceError(f"{self.host}: experiment {name!r}: {error}") from error
+        except ValueError:  # kfp's own, for a name that nobody or several have
+            return None
         return str(found.experiment_id)
 
-    def delete_experiment(self, name: str) -> None:
-        """Delete an experiment; its runs are deleted before."""
-        experiment = self.experiment_id(name)
-        self._asking(lambda: self._client.delete_experiment(experiment), f"experiment {name!r}")
+    def runs_of(self, experiment: str) -> list[str]:
+        """Ids of every run of an experiment, given by its id."""
+        found: list[str] = []
+        token = ""
+        while True:
+            page = self._asking(
+                lambda token=token: self._client.list_runs(  # type: ignore[misc]
+                    page_token=token, page_size=100, experiment_id=experiment
+                ),
+                f"experiment {experiment}",
+            )
+            found += [str(run.run_id) for run in page.runs or []]
+            token = page.next_page_token or ""
+            if not token:
+                return found
 
     def upload(self, package: Path, pipeline: str, version: str) -> tuple[str, str]:
         """Upload a package as a version of a pipeline, which is made when it is new; returns both ids."""
@@ -186,7 +197,9 @@ class Service:
         if reply.status_code != 200:
             raise ServiceError(f"{self.host}: health check failed ({reply.status_code}): {_short(reply.text)}")
         try:
-            return bool(reply.json().get("multi_user"))
+            said = reply.json()
+            # The UI answers this path itself, with its own names (frontend/server/handlers/healthz.ts).
+            return bool(said.get("multi_user", said.get("apiServerMultiUser")))
         except (ValueError, AttributeError) as error:
             raise ServiceError(
                 f"{self.host}: the health check answered {_short(reply.text)[:80]!r}; is it the address of the API?"
@@ -201,7 +214,7 @@ class Service:
         except ApiException as error:
             said = _reason(error)
             if error.status == 404:
-                raise ServiceError(f"{self.host}: {what}: there is none ({said})") from error
+                raise ServiceNotFound(f"{self.host}: {what}: there is none ({said})") from error
             if error.status in (401, 403):
                 raise ServiceError(f"{self.host}: refused ({error.status}): {said}; set KF_PIPELINES_TOKEN?") from error
             raise ServiceError(f"{self.host}: {what} failed ({error.status}): {said}") from error

@@ -13,6 +13,9 @@ from typing import Any
 import yaml
 
 from llava.errors import SettingsError
+from llava.suggestions import meant
+
+_LIST = "`python pipeline.py parameters`"
 
 
 def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> di
     faults, values = [], {}
     for name, value in arguments.items():
         if name not in declared:
-            faults.append(f"{name}: no such parameter; known: {', '.join(sorted(declared))}")
+            faults.append(f"{name}: no such parameter; {meant(name, declared, _LIST)}")
             continue
         try:
             values[name] = as_parameter(value, declared[name]["parameterType"])

@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 EFFICIENCY = 0.7  # share of a link's rate that large collectives reach
+HOST_LINK = 20e9  # bytes a second between a GPU and its host: PCIe 4 x16, pinned
+HOST_MEMORY = 100e9  # bytes a second that a node's processes read and write together in a large update
+ADAM_BYTES = 28  # a parameter: master and both moments read and written, the gradient read
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,23 @@ def traffic(*, zero: int, gpus: int, trained: float, everything: float, micro_st
     if zero == 2:
         return Traffic(reduced, size * trained * share)
     return Traffic(reduced + 2 * size * everything * share * micro_steps, 0.0)
+
+
+def offload_seconds(
+    *, optimizer: bool, parameters: bool, gpus: int, per_node: int, trained: float, everything: float, micro_steps: int
+) -> float:
+    """Seconds a step that states on the host cost: their way through PCIe, and AdamW on the host's memory.
+
+    Args:
+        optimizer, parameters: what is offloaded.
+        gpus, per_node: ranks, and those of a node, which share its memory.
+        trained, everything: parameters that move, and all; bf16 weights and fp32 gradients are assumed.
+        micro_steps: micro-batches of a rank.
+    """
+    seconds = 0.0
+    if optimizer:
+        own = trained / gpus
+        seconds += (4 + 2) * own / HOST_LINK + ADAM_BYTES * own * min(gpus, per_node) / HOST_MEMORY
+    if parameters:
+        seconds += 2 * micro_steps * 2 * everything / gpus / HOST_LINK
+    return seconds

@@ -1,8 +1,8 @@
 """What a node needs beside its GPUs: host memory, scratch space, `/dev/shm`. All in bytes.
 
-By the code that uses them: weights are read on the host by every rank before they move to its GPU; a checkpoint is a
+By the code that uses them: weights go from mapped files to the GPU tensor by tensor; a checkpoint is a
 snapshot of this node's share of fp32 masters and moments in one page-locked buffer, written from there; the read-ahead
-holds rows as pixels; the final save writes one shard at a time.
+holds rows as pixels; the final save makes one file of the model after the other on the first rank.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from llava.planning.shape import Shape
 
 # A rank without a model: Python, torch, CUDA's host side, NCCL.
 PROCESS = int(4.5 * GIB)
-# Largest file of a saved model (transformers' `max_shard_size`), which exists once before it is uploaded.
-SHARD = 5 * 10**9
 # NCCL's buffers between the ranks of a node lie in /dev/shm: about 10 MB for each pair and channel.
 SHM = GIB // 4
-HOST_WEIGHTS_PER_RANK = True  # every rank reads the weights on the host before they move to its GPU
+# Largest file of a written model (`llava.model.saving`): in memory while it is made, on disk until it is uploaded.
+FILE = 4 * GIB
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,10 @@ class Host:
     """Bytes of one node.
 
     Attributes:
-        loading: memory at its height while weights are read.
+        loading: memory at its height while weights are read: a rank's largest tensor; mapped files are the kernel's.
         training: memory while steps run: processes, read-ahead, snapshot, offloaded states.
-        scratch: base models from an object store, checkpoint files before they are uploaded, hub cache.
+        scratch: base models from an object store or the hub, and one file of the written model. Checkpoints are
+            streamed and need none.
         shm: `/dev/shm`.
     """
 
@@ -42,9 +42,14 @@ class Host:
     shm: float
 
     @property
+    def least_memory(self) -> float:
+        """The larger of the two; a node with less cannot hold it."""
+        return max(self.loading, self.training)
+
+    @property
     def memory(self) -> float:
-        """The larger of the two, and a tenth for what the kernel caches and what was forgotten."""
-        return 1.1 * max(self.loading, self.training)
+        """What to ask for: a tenth more, for what the kernel caches and what was forgotten."""
+        return 1.1 * self.least_memory
 
 
 def host(shape: Shape, stage: Stage, train: TrainRecipe, *, gpus: int, per_node: int) -> Host:
@@ -66,11 +71,10 @@ def host(shape: Shape, stage: Stage, train: TrainRecipe, *, gpus: int, per_node:
     rows = math.ceil(train.global_batch_size / gpus)
     ahead = (3 * rows + 4 * train.loader_workers) * pixels * (5 if shape.anyres else 1) * ranks
     processes = PROCESS * (ranks + 1)
-    final = weights if stage == "finetune" and train.effective_zero_stage == 3 else 0.0
-    copies = ranks if HOST_WEIGHTS_PER_RANK else 1
+    final = min(weights, FILE) if stage == "finetune" else 0.0
     return Host(
-        loading=processes + copies * weights,
-        training=processes + ahead + offloaded + max(snapshot, final),
-        scratch=weights + ranks * min(SHARD, 12.0 * trained / gpus) + SHARD,
+        loading=processes + offloaded + ranks * size * shape.vocabulary * shape.width,
+        training=processes + offloaded + snapshot + max(ahead, final),
+        scratch=weights + final + GIB,
         shm=GIB + ranks * SHM,
     )

@@ -1,12 +1,16 @@
 """The published configurations of the base models that the bundled recipes name.
 
-`llava plan` reads sizes from here, so that planning needs no network and no download; building a model always reads the
-model's own files.
+`llava plan` and the checks before a run is submitted read sizes from here, so that they need no network, no download
+and no torch; building a model always reads the model's own files.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+
+from llava.config import ROUND_ROWS_TO, ModelRecipe
+from llava.planning.shape import Shape
 
 _CLIP_L = {
     "hidden_size": 1024,
@@ -43,3 +47,26 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "lmsys/vicuna-7b-v1.5": _VICUNA_7B,
     "lmsys/vicuna-13b-v1.5": _VICUNA_13B,
 }
+
+
+def published_shape(recipe: ModelRecipe) -> Shape | None:
+    """The sizes of a recipe's model where both its parts are in these tables; None where one is not."""
+    tower, text = TOWERS.get(recipe.vision_tower), LANGUAGE_MODELS.get(recipe.language_model)
+    if tower is None or text is None:
+        return None
+    config = SimpleNamespace(
+        vision_config=SimpleNamespace(**tower),
+        text_config=SimpleNamespace(
+            **{**text, "vocab_size": rows_with_image_token(text["vocab_size"]), "tie_word_embeddings": False}
+        ),
+        vision_feature_layer=recipe.vision_feature_layer,
+        vision_feature_select_strategy=recipe.vision_feature_select_strategy,
+    )
+    if recipe.architecture == "llava_next":
+        config.image_grid_pinpoints = recipe.image_grid_pinpoints
+    return Shape.of(config, recipe.projector)
+
+
+def rows_with_image_token(vocabulary: int) -> int:
+    """Rows of the embedding matrix once `<image>` and a padding token are behind a vocabulary."""
+    return -(-(vocabulary + 2) // ROUND_ROWS_TO) * ROUND_ROWS_TO

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava.config import LoraRecipe
-from llava.model.projector import depth_of
+from llava.model.projector_kinds import depth_of
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from typing import Any
 
 from llava.config import ModelRecipe, Recipe, TrainRecipe
 from llava.errors import SettingsError
-from llava.model.special_tokens import ROUND_ROWS_TO
 from llava.planning import published
-from llava.planning.communication import Links, traffic
+from llava.planning.communication import Links, offload_seconds, traffic
 from llava.planning.corpora import Corpus
 from llava.planning.fill import Fill, fill_of
 from llava.planning.flops import Flops, Stage, step_flops
@@ -30,7 +29,7 @@ class StagePlan:
     """One stage on the GPUs asked for. Bytes, FLOPs, hours, US dollars.
 
     Attributes:
-        hours: computing, and what of the communication it does not hide.
+        hours: computing, and what of the communication (with the host too, where states lie there) it does not hide.
         remedies: where it does not fit, what would.
     """
 
@@ -72,9 +71,11 @@ def shape_of(recipe: ModelRecipe) -> Shape:
     Raises:
         SettingsError: a part's configuration cannot be read or is of the wrong kind.
     """
+    if (known := published.published_shape(recipe)) is not None:
+        return known
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
 
-    from llava.model import projector, sources
+    from llava.model import projector_kinds, sources
 
     known_tower, known_text = (
         published.TOWERS.get(recipe.vision_tower),
@@ -82,9 +83,9 @@ def shape_of(recipe: ModelRecipe) -> Shape:
     )
     vision: Any = CLIPVisionConfig(**known_tower) if known_tower else sources.vision_config(recipe.vision_tower)
     text: Any = LlamaConfig(**known_text) if known_text else sources.text_config(recipe.language_model)
-    projector.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
+    projector_kinds.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
     if known_text:
-        text.vocab_size = -(-(text.vocab_size + 2) // ROUND_ROWS_TO) * ROUND_ROWS_TO
+        text.vocab_size = published.rows_with_image_token(text.vocab_size)
     cls = LlavaNextConfig if recipe.architecture == "llava_next" else LlavaConfig
     config = cls(
         vision_config=vision,
@@ -183,7 +184,17 @@ def plan_stage(
         micro_steps=math.ceil(fill.micro_steps),
         bf16=train.precision == "bf16",
     )
-    exchanging = steps * sent.exposed_seconds(computing / steps, Links(per_node, gpu.link, network).rate(gpus))
+    exposed = sent.exposed_seconds(computing / steps, Links(per_node, gpu.link, network).rate(gpus))
+    exposed += offload_seconds(
+        optimizer=train.offload_optimizer,
+        parameters=train.offload_parameters,
+        gpus=gpus,
+        per_node=per_node,
+        trained=trained,
+        everything=everything,
+        micro_steps=math.ceil(fill.micro_steps),
+    )
+    exchanging = steps * exposed
     hours = (computing + exchanging) / 3600
     by_zero = {
         zero: memory(

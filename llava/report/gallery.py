@@ -11,6 +11,7 @@ from typing import Literal
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
+from llava.redaction import visible
 from llava.report.charts import COLOURS
 
 MOST_PIXELS_A_SIDE = 360  # a report of some hundred images stays a few megabytes
@@ -87,7 +88,7 @@ def _card(card: Card, tags: Mapping[str, Sequence[str]]) -> Markup:
     classes += [
         f"t{k}-{values.index(card.tags[key])}" for k, (key, values) in enumerate(tags.items()) if key in card.tags
     ]
-    lines = Markup("").join(Markup("<p>{}</p>").format(line) for line in card.lines)
+    lines = Markup("").join(Markup("<p>{}</p>").format(visible(line)) for line in card.lines)
     return Markup('<div class="{}">{}<div class="lines">{}</div></div>').format(
         " ".join(part for part in classes if part), _image(card), lines
     )

@@ -11,8 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from llava import __version__, storage
-from llava.redaction import redact
+from llava.redaction import redact, visible
 from llava.report.charts import Bar, bar_chart, histogram, line_chart
+from llava.report.explorer import Sample, explorer
 from llava.report.gallery import Card, gallery
 from llava.written_numbers import readable
 
@@ -27,7 +28,7 @@ class _Part:
 def _shown(cell: float | str | None) -> str:
     if cell is None:
         return "–"
-    return redact(cell) if isinstance(cell, str) else readable(cell)
+    return visible(redact(cell)) if isinstance(cell, str) else readable(cell)
 
 
 class Report:
@@ -79,10 +80,10 @@ class Report:
                 raise ValueError(f"table {title!r}: a row has {len(row)} cells for {len(columns)} columns: {row!r}")
             cells = Markup("").join(
                 Markup('<td class="{}">{}</td>').format(
-                    "" if isinstance(cell, str) else "number",
+                    "" if isinstance(cell, str) or (cell is None and word) else "number",
                     _shown(cell),
                 )
-                for cell in row
+                for word, cell in zip(words, row, strict=True)
             )
             body += Markup("<tr>{}</tr>").format(cells)
         table = Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>')
@@ -111,6 +112,36 @@ class Report:
         """Images with lines and boxes; cards with tags can be filtered in the page."""
         return self._add(title, gallery(cards, f"g{len(self._parts)}"))
 
+    def explorer(
+        self,
+        title: str,
+        samples: Sequence[Sample],
+        contenders: Sequence[str],
+        profiles: Sequence[str],
+        thumbnails: Mapping[str, bytes],
+    ) -> Report:
+        """Every sample, with search and filters; once a page (see `llava.report.explorer`). Allows inline scripts."""
+        return self.raw(title, explorer(samples, contenders, profiles, thumbnails), scripts=True)
+
+    def facts(self, title: str, facts: Sequence[tuple[str, str, str]]) -> Report:
+        """Lines of (name, value, address); where there is an address, the value links to it."""
+        body = Markup("")
+        for name, value, address in facts:
+            text = Markup("{}").format(visible(redact(value)))
+            if address:
+                text = Markup('<a href="{}">{}</a>').format(redact(address), text)
+            body += Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, text)
+        return self._add(title, Markup('<div class="scroll"><table class="facts">{}</table></div>').format(body))
+
+    def links(self, title: str, links: Sequence[tuple[str, str]]) -> Report:
+        """Add links; nothing is fetched until a reader follows one.
+
+        Args:
+            links: (text, address), the address relative to the page's own place or a URI.
+        """
+        items = Markup("").join(Markup('<li><a href="{}">{}</a></li>').format(href, text) for text, href in links)
+        return self._add(title, Markup("<ul>{}</ul>").format(items))
+
     def raw(self, title: str, html: str, *, scripts: bool = False) -> Report:
         """HTML taken as it is: the caller has escaped whatever came from outside.
 
@@ -122,8 +153,8 @@ class Report:
         self._scripts = self._scripts or scripts
         return self._add(title, Markup(html))
 
-    def html(self) -> str:
-        """The whole page."""
+    def html(self, *, refresh_s: int = 0) -> str:
+        """The whole page; one that loads itself again after `refresh_s` seconds, 0: never."""
         assets = resources.files("llava.report")
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = environment.from_string((assets / "page.html.j2").read_text(encoding="utf-8"))
@@ -133,6 +164,7 @@ class Report:
             parts=self._parts,
             style=Markup((assets / "style.css").read_text(encoding="utf-8")),
             scripts=self._scripts,
+            refresh_s=refresh_s,
             version=__version__,
         )
 

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from llava import storage
-from llava.errors import DataError
 from llava.manifest import Manifest, write_manifest
+from llava.stages import spending
 from llava.stages.stage import Stage, StageInputs, StageOutputs, StageResult, StageSettings, output
 from llava.telemetry import Telemetry
 
@@ -20,10 +20,16 @@ class Settings(StageSettings):
 
     benchmark: str = Field(
         "custom",
-        description="custom (your own questions), one of docs/evaluation.md, or a Python file of your own",
+        description=(
+            "custom (your own questions), one of docs/evaluation.md, several separated by commas, a suite (llava-1.5, "
+            "or a YAML file), or a Python file of your own"
+        ),
     )
     questions_uri: str = Field(
-        description="The benchmark's folder, as people have it; or its files, separated by commas"
+        description=(
+            "The benchmark's folder, as people have it, or its files, separated by commas; of several benchmarks the "
+            "folder that holds theirs"
+        )
     )
     images_uri: str = Field(
         "", description="Folder or s3:// prefix that image paths are relative to; after commas, further allowed places"
@@ -33,11 +39,27 @@ class Settings(StageSettings):
         description="How answers are read: as the original's scripts do, or with more understanding",
     )
     batch_size: int = Field(64, ge=1, description="Questions answered together")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Type the model computes in; auto: bfloat16 on a GPU, float32 on a CPU"
+    )
+    processes: str = Field("auto", description="Processes that share the questions; auto: one a GPU")
+    endpoint: str = Field(
+        "",
+        description=(
+            "Base URL of an OpenAI-compatible server of the same model directory (a vLLM server, http://HOST:8000/v1), "
+            "which answers in place of our generator"
+        ),
+    )
+    endpoint_model: str = Field("", description="The model's name at the endpoint; empty: the only one it serves")
+    concurrency: int = Field(32, ge=1, description="Requests in flight at the endpoint")
     max_new_tokens: int = Field(0, ge=0, description="Longest answer in tokens; 0: what the benchmark needs")
     blank_baseline: bool = Field(True, description="Also ask with the image replaced by its mean colour")
     limit: int = Field(0, ge=0, description="Ask only the first so many questions; 0: all")
     max_bad_rows: float = Field(
-        0.01, ge=0, le=1, description="Largest share of questions whose image is missing or broken"
+        0.01,
+        ge=0,
+        le=1,
+        description="Largest share of questions without an answer: image missing or broken, or refused by the endpoint",
     )
 
 
@@ -63,76 +85,46 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
 
     Raises:
         SettingsError: no such benchmark, or the model cannot be asked.
-        DataError: the questions cannot be read, or too many images are missing or broken.
+        DataError: the questions cannot be read, or too many could not be answered.
+        TransientError: an endpoint or a rank is gone; every answer so far is kept.
     """
-    from llava.data.images import ImageError
-    from llava.evaluation import presentation, summary
-    from llava.evaluation.benchmarks import get_benchmark
-    from llava.evaluation.contenders import Contender, blinded, load_finetuned, load_stage1
-    from llava.evaluation.predictions import PredictionLog, question_fingerprints
-    from llava.evaluation.question_ids import check_ids
-    from llava.evaluation.question_images import Images
-    from llava.evaluation.runner import answer_all
+    from llava.evaluation.contenders import Lineup
+    from llava.evaluation.ranks import rank_count
+    from llava.evaluation.run import Job, evaluate, headline_of
+    from llava.evaluation.suite import suite_of
 
     began = time.monotonic()
-    benchmark = get_benchmark(settings.benchmark)
-    questions = benchmark.read(settings.questions_uri)
-    check_ids(questions, settings.questions_uri)
-    questions = questions[: settings.limit or None]
-    longest = settings.max_new_tokens or benchmark.max_new_tokens
-    images = Images(settings.images_uri or benchmark.images_uri(settings.questions_uri))
+    suite = suite_of(settings.benchmark)
+    lineup = Lineup(
+        model=inputs.model,
+        projector=inputs.projector,
+        blank=settings.blank_baseline,
+        batch_size=settings.batch_size,
+        dtype=settings.dtype,
+        endpoint=settings.endpoint,
+        endpoint_model=settings.endpoint_model,
+        concurrency=settings.concurrency,
+    )
+    one = bool(settings.endpoint) and settings.processes == "auto"
+    job = Job(
+        suite=suite,
+        lineup=lineup,
+        questions_uri=settings.questions_uri,
+        images_uri=settings.images_uri,
+        profile=settings.profile,
+        max_new_tokens=settings.max_new_tokens,
+        limit=settings.limit,
+        max_bad_rows=settings.max_bad_rows,
+        ranks=1 if one else rank_count(settings.processes),
+        predictions=outputs.predictions,
+        report=outputs.report,
+        spent=lambda: spending.spent_so_far(time.monotonic() - began),
+    )
     with Telemetry("evaluate", os.environ.get("LLAVA_RUN", "")) as telemetry:
-        telemetry.note(f"{benchmark.name}: {len(questions)} questions; loading {inputs.model}")
-        finetuned = load_finetuned(inputs.model)
-        asked_of: list[Contender] = [finetuned]
-        if settings.blank_baseline:
-            asked_of.append(blinded(finetuned))
-        if inputs.projector:
-            asked_of.append(load_stage1(inputs.projector, finetuned.processor.chat_template))
-        summaries: list[summary.ModelSummary] = []
-        failed: dict[str, ImageError] = {}
-        for contender in asked_of:
-            decides = question_fingerprints(questions, contender.identity, benchmark.name, longest)
-            log = PredictionLog(outputs.predictions, contender.name, decides)
-            failed |= answer_all(
-                contender,
-                questions,
-                images,
-                log,
-                batch_size=settings.batch_size,
-                max_new_tokens=longest,
-                telemetry=telemetry,
-            )
-            if len(failed) > settings.max_bad_rows * len(questions):
-                first = next(iter(failed.values()))
-                raise DataError(
-                    f"{settings.questions_uri}: {len(failed)} of {len(questions)} questions have no usable image, "
-                    f"more than max_bad_rows ({settings.max_bad_rows:g}); the first: {first}"
-                )
-            scored = [benchmark.scored(q, log.answers[q.id]) for q in questions if q.known and q.id in log.answers]
-            log.finish(questions, {item.question.id: item.scores for item in scored})
-            if not contender.blind:
-                handed_in = benchmark.submission(settings.questions_uri, questions, log.answers)
-                if handed_in:
-                    name = f"{contender.name}-{handed_in.name}"
-                    storage.write_bytes(storage.join(outputs.predictions, name), handed_in.data)
-                    empty = f", {handed_in.empty} of them without an answer" if handed_in.empty else ""
-                    telemetry.note(f"{name}: {handed_in.rows} rows{empty}, for {handed_in.server}")
-            summaries.append(summary.summarise(benchmark, contender.name, contender.title, scored, settings.profile))
-        metrics = summary.metrics_of(benchmark, summaries, settings.profile)
-        metrics |= {"questions_left_out": float(len(failed)), "seconds": time.monotonic() - began}
-        if benchmark.headline in metrics:
-            telemetry.gauge("evaluate_score", metrics[benchmark.headline])
-        page = presentation.build_report(
-            f"Evaluation: {benchmark.name}",
-            f"{len(questions)} questions from {settings.questions_uri}; model {inputs.model}",
-            benchmark,
-            summaries,
-            settings.profile,
-            images,
-            failed,
-        )
-        page.write(outputs.report)
+        metrics = evaluate(job, telemetry) | {"seconds": time.monotonic() - began}
+        best = headline_of(metrics, suite)
+        if best is not None:
+            telemetry.gauge("evaluate_score", best)
         storage.write_json(storage.join(outputs.predictions, "summary.json"), metrics)
         write_manifest(
             outputs.predictions,
@@ -144,12 +136,9 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
                 numbers=metrics,
             ),
         )
-        best = summaries[0].figures.get(benchmark.headline)
-        if best:
-            shown = f"{best.value:.4f} ({best.low:.4f} to {best.high:.4f})"
-            telemetry.note(f"{benchmark.name}: {benchmark.headline} {shown}")
+    questions = int(metrics["questions"])
     return StageResult(
-        metrics=metrics, metadata={"predictions": {"benchmark": benchmark.name, "questions": len(questions)}}
+        metrics=metrics, metadata={"predictions": {"benchmark": settings.benchmark, "questions": questions}}
     )
 
 

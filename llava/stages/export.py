@@ -65,7 +65,8 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
 
     from llava.export import parity
     from llava.export.encoder import VisionEncoder, sample_pixels
-    from llava.export.onnx_files import parse_precisions, write_onnx
+    from llava.export.onnx_files import write_onnx
+    from llava.export.precisions import parse_precisions
     from llava.model.saving import load_model
     from llava.model.sources import resolve
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from llava.errors import SettingsError
 
 PRICE = "LLAVA_ACCELERATOR_PRICE"  # of one accelerator for one hour, in whatever currency
-_COUNT = "accelerator_count"
+_HELD: ContextVar[float] = ContextVar("accelerators held", default=0.0)
 
 
 def price_of_environment() -> float | None:
@@ -45,13 +46,16 @@ def spent(accelerators: float, seconds: float) -> dict[str, float]:
     return {"accelerator_hours": hours, **({} if price is None else {"cost": hours * price})}
 
 
-def requested(values: Mapping[str, Any]) -> float:
-    """Accelerators that a task asked for: kfp hands its requests to the container among the parameters."""
-    for name, value in values.items():
-        if name == _COUNT or (name.startswith("pipelinechannel--") and name.endswith("_accelerators")):
-            text = str(value).strip()
-            try:
-                return max(float(text), 0.0)
-            except ValueError:
-                continue
-    return 0.0
+@contextmanager
+def holding(accelerators: float) -> Iterator[None]:
+    """Within the block this pod holds so many accelerators; a stage that reports before its end asks `spent_so_far`."""
+    before = _HELD.set(accelerators)
+    try:
+        yield
+    finally:
+        _HELD.reset(before)
+
+
+def spent_so_far(seconds: float) -> dict[str, float]:
+    """As `spent`, of the accelerators of this pod."""
+    return spent(_HELD.get(), seconds)

@@ -75,6 +75,21 @@ class CheckpointWriter:
         )
         self._thread.start()
 
+    def rehearse(self, snapshot: Snapshot) -> None:
+        """Write a snapshot as this rank's part of a save that is never completed.
+
+        Raises:
+            StorageError: it cannot be written: a full disk, a quota, no permission.
+        """
+        try:
+            write_shard(storage.join(self.uri, folder_name(0)), self.rank, snapshot, self.save_id)
+        except StorageError as error:
+            raise type(error)(f"{self.uri}: no checkpoint can be written there: {error}") from error
+
+    def forget_rehearsal(self) -> None:
+        """Delete what all ranks wrote in `rehearse`; for one rank alone."""
+        storage.delete(storage.join(self.uri, folder_name(0)))
+
     def wait(self) -> None:
         """Until nothing is being written.
 

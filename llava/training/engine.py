@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -134,10 +134,10 @@ class Engine:
         layout.publish(self._engine)
 
     @contextlib.contextmanager
-    def whole_parameters(self) -> Iterator[nn.Module]:
-        """The model with every parameter whole on every rank (gathers under ZeRO-3); collective, read only."""
-        with self._gathered(list(self.model.parameters()), enabled=self.zero_stage == 3):
-            yield self.model
+    def whole(self, parameters: Sequence[torch.Tensor]) -> Iterator[None]:
+        """These parameters whole on every rank (gathered under ZeRO-3); collective, read only."""
+        with self._gathered([one for one in parameters if hasattr(one, "ds_id")], enabled=self.zero_stage == 3):
+            yield
 
     def _count_micro_step(self, last: bool) -> None:
         # engine.step() advances this counter; between boundaries we do not call it, since it would only do that.

@@ -32,7 +32,7 @@ from llava.errors import (
     TransientError,
     UserError,
 )
-from llava.model.node_copies import NODE_CACHE
+from llava.node_cache import NODE_CACHE
 from llava.processes import starter_environment, yield_idle_cores
 from llava.training.job import Failure, Job, Result
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from llava.config import TrainRecipe
+from llava.training.deepspeed_config import make_config
+from llava.training.engine import import_deepspeed
 from llava.training.job import Job
 
 
@@ -39,13 +45,16 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
     recipe = job.train
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     lora_recipe = recipe.lora if job.stage == "finetune" else None
+    quantized = lora_recipe is not None and lora_recipe.quantize_4bit
+    cut = recipe.effective_zero_stage == 3 and not quantized
     model: Any = build_model(
         job.recipe.model,
         tokenizer=processor.tokenizer,
         dtype=dtype,
         device=device,
-        quantize_4bit=lora_recipe is not None and lora_recipe.quantize_4bit,
+        quantize_4bit=quantized,
         seed=recipe.seed,
+        loading=cut_over_ranks(recipe, dist.get_world_size()) if cut else None,
     )
     attention.install(model)
     if job.projector_uri:
@@ -62,3 +71,23 @@ def build_model_for(job: Job, processor: Any, device: torch.device) -> Any:
         for layer in model.model.language_model.layers:
             layer.compile()
     return model
+
+
+@contextmanager
+def cut_over_ranks(recipe: TrainRecipe, world_size: int) -> Iterator[None]:
+    """Models read in here are cut over the ranks tensor by tensor as ZeRO-3 will hold them; collective.
+
+    One rank reads (out of mapped files) and hands round; none ever holds more than its part and one tensor, so that a
+    model larger than a GPU, and larger than a node's memory shared among its ranks, can be loaded.
+    """
+    deepspeed = import_deepspeed()
+    # DeepSpeed counts ranks by its own view of the process group, which the engine would only make later.
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    held = HfDeepSpeedConfig(make_config(recipe, world_size))  # transformers only keeps a weak reference
+    try:
+        yield
+    finally:
+        del held
+        unset_hf_deepspeed_config()

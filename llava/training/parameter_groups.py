@@ -17,6 +17,7 @@ def parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, An
     which are never decayed) and `peak_lr`, from which the loop sets `lr` at every step.
     """
     from llava.model.freezing import part_of
+    from llava.model.partitions import whole_shape
 
     peaks = {
         "projector": recipe.projector_learning_rate or recipe.learning_rate,
@@ -28,7 +29,7 @@ def parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, An
         if not parameter.requires_grad:
             continue
         part = part_of(name)
-        decayed = recipe.weight_decay > 0 and parameter.ndim >= 2
+        decayed = recipe.weight_decay > 0 and len(whole_shape(parameter)) >= 2
         key = part if decayed or recipe.weight_decay == 0 else f"{part}/no_decay"
         group = groups.setdefault(
             key,

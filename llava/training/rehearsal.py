@@ -1,4 +1,4 @@
-"""Everything that could fail late is tried before step 1: the largest micro-batch, the save, the evaluation."""
+"""Everything that could fail late is tried before step 1: the heaviest micro-batches, both saves, the evaluation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ from llava import storage
 from llava.errors import SettingsError, StorageError
 from llava.model.processor_saving import save_processor
 from llava.telemetry import Telemetry
+from llava.training import saving
+from llava.training.checkpoints import CheckpointWriter, list_steps
 from llava.training.engine import Engine
 from llava.training.job import Job
+from llava.training.snapshots import HostBuffer, take_snapshot
+from llava.training.together import gathered, in_touch
 from llava.training.training_rows import TrainingRows
 from llava.training.validation import Validator
 
@@ -30,12 +36,19 @@ def rehearse(
     checks: Validator,
     telemetry: Telemetry,
     rank: int,
+    writer: CheckpointWriter,
+    buffer: HostBuffer,
 ) -> None:
     """Try the whole run in small; collective. The model and the optimiser are afterwards as they were.
 
+    Args:
+        writer: of this run's checkpoints.
+        buffer: for this run's snapshots: afterwards it holds all the host memory that they will need.
+
     Raises:
         StorageError: an output place cannot be written, or its disk is too small for what will be written.
-        SettingsError: the longest micro-batch does not fit into the device's memory, or the model cannot be saved.
+        SettingsError: a heaviest micro-batch, a snapshot or the final save does not fit into memory, or no model can be
+            saved.
     """
     started = time.monotonic()
     if rank == 0:
@@ -45,14 +58,49 @@ def rehearse(
         with tempfile.TemporaryDirectory(prefix="llava-rehearsal-") as folder:
             save_processor(processor, Path(folder))
     _check_keys(model)
-    _longest_step(engine, data)
+    heaviest_step(engine, data)
+    written = _checkpoint(job, engine, writer, buffer, rank)
+    with _enough_memory("gathering the model for the final save"):
+        saving.rehearse(job, engine, model, rank)
     checks.rehearse()
+    saved = f"a checkpoint of {written / 1e6:,.1f} MB" if written else "a snapshot"
     telemetry.note(
-        f"rehearsed the longest micro-batch, the save and the evaluation in {time.monotonic() - started:.1f} s"
+        f"rehearsed the heaviest micro-batch, {saved}, the final save and the evaluation in "
+        f"{time.monotonic() - started:.1f} s"
     )
 
 
-def _longest_step(engine: Engine, data: TrainingRows) -> None:
+def _checkpoint(job: Job, engine: Engine, writer: CheckpointWriter, buffer: HostBuffer, rank: int) -> int:
+    """Take a real snapshot; write and delete it, unless a checkpoint of the run is there and shows that this works.
+
+    Returns:
+        Bytes written, over all ranks.
+    """
+    with _enough_memory("a checkpoint's snapshot in host memory"):
+        snapshot = take_snapshot(engine.fragments(), rank, engine.world_size, buffer)
+    if gathered(bool(list_steps(job.checkpoints_uri)) if rank == 0 else False)[0]:
+        return 0
+    in_touch("rehearsing a checkpoint", lambda _: writer.rehearse(snapshot))
+    if rank == 0:
+        writer.forget_rehearsal()
+    return sum(gathered(sum(tensor.nbytes for tensor in snapshot.tensors.values())))
+
+
+@contextmanager
+def _enough_memory(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # A GPU's shortage has a class; a host's, in pages or page-locked ones, has words.
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not short and not any(sign in str(error).lower() for sign in ("allocate memory", "out of memory")):
+            raise
+        raise SettingsError(
+            f"{what} does not fit into memory: `llava plan` prints what a node needs, and what would fit ({error})"
+        ) from error
+
+
+def heaviest_step(engine: Engine, data: TrainingRows) -> None:
     """One real step at learning rate zero: memory of forward, backward, gradients and optimiser all at their height."""
     before = [
         (fragment, fragment.master.clone()) for fragment in engine.fragments() if fragment.master.device.type == "cpu"

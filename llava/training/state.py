@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llava.config import TrainRecipe
 from llava.errors import SettingsError
+from llava.model.partitions import whole
 from llava.training.job import Sample, StepRecord, Validation
 
 # How rows are laid out, how fast, how often we look: free to change when a run resumes. Everything else is mathematics.
@@ -99,12 +100,16 @@ def check_same(saved: Identity, present: Identity, place: str) -> None:
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
-    """SHA-256 over every parameter's name, shape and up to 256 evenly spaced values: cheap, yet tells weights apart."""
+    """SHA-256 over every parameter's name, shape and up to 256 evenly spaced values: cheap, yet tells weights apart.
+
+    Collective where the model is cut over ranks; the same as of the whole model.
+    """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        digest.update(f"{name}:{tuple(parameter.shape)}".encode())
-        flat = parameter.detach().reshape(-1)
-        picked = flat[:: max(1, flat.numel() // 256)][:256].cpu()
+        with whole(parameter):
+            digest.update(f"{name}:{tuple(parameter.shape)}".encode())
+            flat = parameter.detach().reshape(-1)
+            picked = flat[:: max(1, flat.numel() // 256)][:256].cpu().clone()
         if picked.dtype != torch.uint8:  # 4-bit weights are stored as bytes
             picked = picked.float()
         digest.update(picked.numpy().tobytes())

@@ -85,6 +85,24 @@ def in_touch(what: str, work: Callable[[Progress], T], shown: Progress | None = 
     raise OtherRankFailed(f"{what}: another rank failed, and says why")
 
 
+class Ranks:
+    """All ranks of the process group, as `llava.data.check` shares its work among them."""
+
+    @property
+    def rank(self) -> int:
+        """This one's number."""
+        return dist.get_rank()
+
+    @property
+    def world_size(self) -> int:
+        """How many there are."""
+        return dist.get_world_size()
+
+    def each(self, what: str, work: Callable[[Progress], T], shown: Progress | None = None) -> list[T]:
+        """As `in_touch`; what `work` gave on every rank. Collective."""
+        return gathered(in_touch(what, work, shown))
+
+
 class OtherRankFailed(RuntimeError):
     """Only the news that another rank failed: connection closed, so to speak (`worker.LOST_PEER`)."""
 

@@ -1,7 +1,8 @@
-"""The rows a rank trains on: read, checked once for all ranks, split, planned.
+"""The rows a rank trains on: read, checked by all ranks together, split, planned.
 
-Rank 0 reads every image's header and encodes every row once; the others take its findings over, so that a thousand
-missing images are found before a model is loaded and each row is tokenised for planning only once.
+Each rank looks at its share of the images and encodes its share of the rows, so that a thousand missing images are
+found before a model is loaded. What they found is kept beside the checkpoints: a run that is started again looks at
+nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 
+from llava import storage
 from llava.config import IMAGE_TOKEN
 from llava.data.batch_plan import BatchPlan
 from llava.data.batches import Batch, BatchLoader, StepBatches
@@ -22,14 +23,20 @@ from llava.data.device_preprocess import DevicePreprocessor
 from llava.data.images import ImageSource
 from llava.data.labels import RowEncoder
 from llava.data.preprocess import Preprocessor
-from llava.data.records import Record, read_records
+from llava.data.records import Record, RecordFile, read_records
+from llava.data.row_sources import JSON, form_of
 from llava.data.templates import get_template
-from llava.errors import RowError
+from llava.errors import DataError, RowError
+from llava.model.node_copies import node_file
 from llava.telemetry import Telemetry
+from llava.training import row_verdicts
 from llava.training.job import Job, Problem
+from llava.training.together import Ranks, gathered, in_touch
 
 if TYPE_CHECKING:
     from llava.model.generation import GenerationRequest
+
+REMOTE_THREADS = 32
 
 
 @dataclass
@@ -118,22 +125,9 @@ def load_rows(
     encoder = RowEncoder(get_template(recipe.template), processor.tokenizer, max_length=recipe.max_length)
     preprocessor = Preprocessor.from_processor(processor)
     preprocess = DevicePreprocessor(preprocessor.settings, device) if recipe.device_preprocess else None
-    images = ImageSource(job.images_uri)
-    file = read_records(job.data_uri)
-    checked: CheckResult | None = None
-    if rank == 0:
-        checked = check_rows(
-            file,
-            images,
-            encoder,
-            preprocessor,
-            threads=max(2, recipe.loader_workers),
-            progress=lambda what, done, total: telemetry.progress(f"checking {what}", done, total),
-        )
-        checked.stop_above(recipe.max_bad_rows)
-        if not preprocessor.tiles:
-            checked.sizes = {}  # only AnyRes lays rows out by them; they need not travel
-    checked = _from_rank_0(checked, world_size)
+    file = _read_by_all(job)
+    images = ImageSource(job.images_uri, places=file.places)
+    checked = _checked(job, file, images, encoder, preprocessor, telemetry)
     everything = LazySupervisedDataset(
         file.records,
         encoder,
@@ -164,12 +158,70 @@ def load_rows(
     )
 
 
-def _from_rank_0(value: CheckResult | None, world_size: int) -> CheckResult:
-    box = [value]
-    if world_size > 1:
-        dist.broadcast_object_list(box)
-    assert box[0] is not None
-    return box[0]
+def _read_by_all(job: Job) -> RecordFile:
+    """The data file, fetched once a node, and the same on every rank.
+
+    Raises:
+        DataError: it cannot be used, or ranks read different bytes.
+    """
+
+    def read(_: object) -> RecordFile:
+        if storage.is_remote(job.data_uri) and form_of(job.data_uri) == JSON and storage.size(job.data_uri) is not None:
+            return read_records(job.data_uri, node_file(job.data_uri).read_bytes())
+        return read_records(job.data_uri)
+
+    file = in_touch("reading the data file", read)
+    sums = gathered((file.sha256, job.data_uri))
+    for rank, (sha256, uri) in enumerate(sums):
+        if sha256 != sums[0][0]:
+            raise DataError(
+                f"data: ranks read different rows: rank 0 has {sums[0][1]} with sha256 {sums[0][0][:12]}..., "
+                f"rank {rank} {uri} with {sha256[:12]}...; give every node the same file"
+            )
+    return file
+
+
+def _checked(
+    job: Job,
+    file: RecordFile,
+    images: ImageSource,
+    encoder: RowEncoder,
+    preprocessor: Preprocessor,
+    telemetry: Telemetry,
+) -> CheckResult:
+    """What the check of an earlier start found, or a check by all ranks together, which is kept.
+
+    Raises:
+        DataError: more rows than `max_bad_rows` are unusable.
+    """
+    key = row_verdicts.key(file, job.images_uri, encoder, preprocessor)
+    workers = Ranks()
+    folders = [uri for uri in (job.checkpoints_uri, job.resume_uri) if uri]
+    found = workers.each(
+        "looking for an earlier check", lambda _: row_verdicts.recall(folders, key, file) if workers.rank == 0 else None
+    )[0]
+    if found is not None:
+        place, verdict = found
+        telemetry.note(f"{verdict.total} rows were checked by an earlier start: {place}")
+        verdict.stop_above(job.train.max_bad_rows)
+        return verdict
+    # A store bears many reads at a time, and each of them waits most of its time.
+    threads = REMOTE_THREADS if storage.is_remote(images.images_uri) else max(2, job.train.loader_workers)
+    checked = check_rows(
+        file,
+        images,
+        encoder,
+        preprocessor,
+        threads=threads,
+        progress=lambda what, done, total: telemetry.progress(f"checking {what}", done, total),
+        workers=workers,
+    )
+    checked.stop_above(job.train.max_bad_rows)  # before it is kept: its reader will mend the rows and start again
+    if not preprocessor.tiles:
+        checked.sizes = {}  # only AnyRes lays rows out by them
+    if workers.rank == 0:
+        row_verdicts.keep(job.checkpoints_uri, key, file, checked)
+    return checked
 
 
 def _problem(error: RowError) -> Problem:

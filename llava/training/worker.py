@@ -30,6 +30,7 @@ from llava.training.job import Failure, Job, Result
 from llava.training.loop import Loop
 from llava.training.modelling import build_model_for, build_processor_for
 from llava.training.profiling import StepProfiler
+from llava.training.snapshots import HostBuffer
 from llava.training.state import Identity, RunState, mathematics, weights_fingerprint
 from llava.training.training_rows import load_rows
 
@@ -91,7 +92,16 @@ def run(job: Job) -> None:
         )
         engine = Engine(model, recipe, world_size)
         checks = validation.Validator(job, engine, processor, data, telemetry)
-        rehearsal.rehearse(job, engine, model, processor, data, checks, telemetry, rank)
+        buffer = HostBuffer()
+        writer = CheckpointWriter(
+            job.checkpoints_uri,
+            rank=rank,
+            world_size=world_size,
+            zero_stage=engine.zero_stage,
+            save_id=_shared(uuid.uuid4().hex),
+            keep=recipe.keep_checkpoints,
+        )
+        rehearsal.rehearse(job, engine, model, processor, data, checks, telemetry, rank, writer, buffer)
         state, first_step, cautions = resume.resume(job, engine, RunState(identity=identity), telemetry, rank)
         meter = throughput.Throughput(model, job.recipe, job.stage, data.plan, device)
         profiler = StepProfiler(job.profile_steps if rank == 0 else 0, storage.join(job.checkpoints_uri, "profile"))
@@ -99,14 +109,8 @@ def run(job: Job) -> None:
             engine=engine,
             recipe=recipe,
             state=state,
-            writer=CheckpointWriter(
-                job.checkpoints_uri,
-                rank=rank,
-                world_size=world_size,
-                zero_stage=engine.zero_stage,
-                save_id=_shared(uuid.uuid4().hex),
-                keep=recipe.keep_checkpoints,
-            ),
+            writer=writer,
+            buffer=buffer,
             telemetry=telemetry,
             batches=data.batches(first_step),
             to_device=data.to_device,

@@ -145,6 +145,8 @@ def test_bad_settings(
 ) -> None:
     assert announce(server, tmp_path, "--api", "http://127.0.0.1:9") == 2
     assert "no answer" in capsys.readouterr().err
+    assert announce(server, tmp_path, "--only", "(weekly") == 2
+    assert "--only: found '(weekly'; expected a regular expression" in capsys.readouterr().err
     server.refuse = (403, "no")
     assert announce(server, tmp_path) == 2
     monkeypatch.setenv("LLAVA_WEBHOOK_URL", "hooks")

@@ -49,7 +49,7 @@ def train(stage: str, recipe: Path, world: TinyWorld, out: Path, **fields: Any) 
         shares = [engine.micro(b, work.supervised, last=i == last) for i, b in enumerate(work.micro_batches)]
         engine.update(1.0)
         losses.append(float(sum(shares)))
-    with engine.whole_parameters():
+    with engine.whole(list(model.parameters())):
         weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     engine.close()
     return losses, weights

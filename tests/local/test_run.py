@@ -187,7 +187,7 @@ def test_artifacts_in_an_object_store(package: Path, tmp_path: Path, s3_root: st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"log": "l", "rowz": 1}, "rowz: no such parameter; known: fail, log, rate, rows"),
+        ({"log": "l", "rowz": 1}, "rowz: no such parameter; did you mean rows?"),
         ({}, "log: missing; it is required"),
         ({"log": "l", "rows": "many"}, "rows: found 'many'; expected a whole number"),
         ({"log": "l", "rate": "fast"}, "rate: found 'fast'; expected a number"),

@@ -15,8 +15,9 @@ import pytest
 from llava import storage, storage_clients
 from llava.errors import SettingsError, StorageError
 from llava.manifest import sha256
-from llava.model.node_copies import NODE_CACHE, node_copy
+from llava.model.node_copies import node_copy
 from llava.model.special_tokens import load_tokenizer
+from llava.node_cache import NODE_CACHE
 from tests.counting_proxy import Traffic, counting
 from tests.model.vicuna_form import write_vicuna_form
 from tests.s3_server import S3Server

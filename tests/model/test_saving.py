@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from llava import storage
 from llava.contents import hashes_of
 from llava.errors import SettingsError, StorageError, UserError
 from llava.manifest import Manifest, sha256, write_manifest
@@ -163,12 +166,51 @@ def test_tied_embeddings_are_written_once(built: Built, tmp_path: Path) -> None:
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 
 
-def test_whole_tensors_may_come_from_elsewhere(built: Built, tmp_path: Path) -> None:
-    """As under ZeRO-3, where the model holds parts only."""
+def test_tensors_are_gathered_one_after_the_other(built: Built, tmp_path: Path) -> None:
     model, processor = built()
-    whole = {name: torch.full_like(tensor, 0.5) for name, tensor in model.state_dict().items()}
-    saving.save_model(model, processor, str(tmp_path / "m"), state_dict=whole)
-    assert all((tensor == 0.5).all() for tensor in load_file(tmp_path / "m" / "model.safetensors").values())
+    held: list[int] = []
+
+    @contextlib.contextmanager
+    def gather(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+        assert not held, "the one before is still whole"
+        held.append(sum(tensor.numel() for tensor in tensors))
+        yield
+        seen.append(held.pop())
+
+    seen: list[int] = []
+    saving.save_model(model, processor, str(tmp_path / "m"), gather=gather)
+    assert max(seen) == max(parameter.numel() for parameter in model.parameters())
+    as_written, seen = seen, []
+    saving.save_model(model, processor, str(tmp_path / "none"), gather=gather, write=False)
+    assert seen == as_written and not (tmp_path / "none").exists()  # all ranks gather the same, one writes
+    again = saving.load_model(str(tmp_path / "m"))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_one_weight_file_exists_beside_its_place_at_a_time(
+    place: str, built: Built, tmp_path: Path, rclone_s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = built()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    at_once: list[int] = []
+    real = storage.upload
+
+    def upload(local: Path, uri: str) -> None:
+        at_once.append(len(list(scratch.rglob("*.safetensors"))))
+        real(local, uri)
+
+    monkeypatch.setattr(storage, "upload", upload)
+    target = f"{rclone_s3.uri}/run/model" if place == "store" else str(tmp_path / "m")
+    saving.save_model(model, processor, target, shard_bytes=60_000)
+    if place == "store":
+        assert len(at_once) > 3 and max(at_once) == 1 and at_once[-1] == 0
+    else:
+        assert all(path.stat().st_mode & 0o044 for path in (tmp_path / "m").glob("*"))  # others may read them
+    again = saving.load_model(target)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
 
 
 def test_missing_weights_are_refused(built: Built, tmp_path: Path) -> None:

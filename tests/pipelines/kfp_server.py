@@ -28,6 +28,7 @@ class KfpServer:
     versions: list[dict[str, Any]] = field(default_factory=list)
     schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
     token: str = ""
+    health: dict[str, Any] = field(default_factory=lambda: {"multi_user": False})
     refuse: tuple[int, str] | None = None
 
     def of(self, method: str, path: str) -> list[dict[str, Any]]:
@@ -40,7 +41,7 @@ class KfpServer:
         if self.refuse:
             return self.refuse[0], {"error": self.refuse[1], "code": 3}
         if route == ("GET", "/healthz"):
-            return 200, {"multi_user": False}
+            return 200, self.health
         if route == ("GET", "/experiments"):
             return 200, {}
         if route == ("POST", "/experiments"):
@@ -76,7 +77,8 @@ class KfpServer:
             self.versions.append(made)
             return 200, made
         if route == ("GET", "/runs"):
-            listed = list(self.runs.values())
+            asked = query.get("experiment_id")
+            listed = [run for run in self.runs.values() if asked is None or run.get("experiment_id") == asked]
             start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
             more = {"next_page_token": str(start + size)} if start + size < len(listed) else {}
             return 200, {"runs": listed[start : start + size], "total_size": len(listed), **more}

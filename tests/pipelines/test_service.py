@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import pipeline
 from llava import storage
+from llava.config import bundled_recipes
 from llava.errors import SettingsError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.local.run import LocalOptions
@@ -18,6 +20,7 @@ from llava.pipelines.commands import main, make_app
 from llava.pipelines.earlier import RunNotFound, find_run, pick
 from llava.pipelines.graph import FLOW
 from llava.pipelines.resources import ClusterOptions
+from llava.pipelines.service import Service
 from llava.stages.stage import load_stage
 from tests.compile_once import compile_once
 from tests.pipelines.kfp_server import KfpServer, kfp_server
@@ -215,6 +218,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "fewer rows than the 512 ranks of 64 nodes with 8 processes each",
     ),
     ({"expand_annotations_uri": "x" * 10_001}, "all parameters take"),
+    (
+        {"recipe": "llava-v1.5-7b", "train_accelerators": "8"},
+        "train_memory: found '64Gi'; finetune of recipe llava-v1.5-7b on 8 ranks a node needs",
+    ),
+    (
+        {
+            "recipe": "llava-v1.5-13b",
+            "finetune_overrides": '{"finetune.nodes": 2}',
+            "train_accelerators": "0",
+            "train_job": '{"accelerators": 8, "memory": "400Gi", "scratch": "20Gi"}',
+        },
+        "train_job.scratch: found '20Gi'; finetune of recipe llava-v1.5-13b on 8 ranks a node needs",
+    ),
 ]
 
 
@@ -230,10 +246,28 @@ def test_what_cannot_run_is_refused_before_a_pod_exists(full: Path, arguments: d
     assert any(said in fault for fault in check_run(full, {**sound, **arguments}))
 
 
+def test_what_is_asked_of_a_node_by_default_holds_the_bundled_recipes(full: Path) -> None:
+    """Volumes are set when a package is compiled: they hold any bundled recipe on 8 GPUs. Memory is a parameter: its
+    default holds what fits one GPU, and a refusal names what the others need.
+    """
+    for name in bundled_recipes():
+        values = {"recipe": name, "images_uri": "s3://b/i", "train_accelerators": "8"}
+        faults = check_run(full, values)
+        assert not [fault for fault in faults if not fault.startswith("train_memory")], name
+        for fault in faults:
+            enough = re.search(r'expected at least "(\d+Gi)"', fault)
+            assert enough is not None
+            assert fault not in check_run(full, {**values, "train_memory": enough[1]})
+        if name.endswith("-lora"):
+            assert check_run(full, {**values, "train_accelerators": "1"}) == [], name
+
+
 def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave(str(tmp_path / "runs"), "run-a", ["expand", "pretrain", "finetune"])
+    for model in (tmp_path / "runs").rglob("finetune/*/model"):
+        (model / "config.json").write_text("{}")
 
     def interrupted(package: Path, arguments: object, options: LocalOptions) -> None:
         assert options.root == tmp_path / "runs" and options.artifacts is None
@@ -245,3 +279,31 @@ def test_a_local_rerun_that_is_interrupted_says_how_to_resume(
         make_app(pipeline.build)(again, standalone_mode=True)
     assert ended.value.code == 130
     assert "pipeline: interrupted; the same command resumes from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("health", "profile"),
+    [
+        ({"commit_sha": "x", "multi_user": True}, "team"),
+        # as the UI answers for the API (frontend/server/handlers/healthz.ts, before it had `multi_user` too)
+        ({"apiServerReady": True, "apiServerMultiUser": True, "frontendTagName": "2.14.0"}, "team"),
+        ({"apiServerReady": True, "apiServerMultiUser": False}, None),
+        ({"multi_user": False}, None),
+    ],
+)
+def test_several_users_are_seen_through_the_ui_as_well(
+    health: dict[str, Any], profile: str | None, server: KfpServer
+) -> None:
+    server.health = health
+    assert Service(server.url, "team").profile == profile
+
+
+def test_images_that_no_digest_pins_are_refused(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAVA_ALLOW_UNPINNED")
+    with pytest.raises(SettingsError, match=r"not pinned by digest: llava-.*:dev.*--allow-unpinned"):
+        call("submit", "--host", server.url, *DATA)
+    assert not server.runs
+    call("submit", "--host", server.url, "--allow-unpinned", *DATA)
+    call("submit", "--host", server.url, "--allow-unpinned", "--service-account", "", *DATA)
+    ours, kubeflows = server.of("POST", "/runs")
+    assert ours["service_account"] == "llava-runner" and not kubeflows.get("service_account")

@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ)
     try:
         deadline = time.monotonic() + 120
-        while len(list(killed.glob("predictions/finetuned.parts/*.jsonl"))) < 5:
+        while len(list(killed.glob("predictions/finetuned-*.parts/*.jsonl"))) < 5:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
     finally:
@@ -131,7 +131,9 @@ def test_predictions_may_lie_in_an_object_store(
         result = run(settings, Inputs(model=f"{rclone_s3.uri}/model"), out)
         assert result.metrics["questions"] == 5
     assert sorted(item.path for item in storage.list_files(out.predictions)) == [
+        "blank.about.json",
         "blank.jsonl",
+        "finetuned.about.json",
         "finetuned.jsonl",
         "manifest.json",
         "summary.json",

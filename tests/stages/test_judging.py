@@ -38,7 +38,7 @@ class Judge:
                     outer.answered.append(body["messages"][-1]["content"])
                     choice = {"index": 0, "message": message, "finish_reason": "stop"}
                     usage = {"prompt_tokens": 900, "completion_tokens": 5, "total_tokens": 905}
-                    answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge-0613"}
+                    answer = {"id": f"x{len(outer.asked)}", "object": "chat.completion", "model": "judge-0613"}
                     answer |= {"choices": [choice], "usage": usage}
                 data = json.dumps(answer).encode()
                 self.send_response(200 if isinstance(said, str) else said)
@@ -158,7 +158,13 @@ def test_batch_files_give_the_same_figures(tmp_path: Path) -> None:
         assert row["url"] == "/v1/chat/completions" and row["body"]["model"] == "judge"
         choice = {"index": 0, "message": {"role": "assistant", "content": "0.3"}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 9, "completion_tokens": 3}
-        body = {"id": "x", "object": "chat.completion", "model": "judge-0613", "choices": [choice], "usage": usage}
+        body = {
+            "id": row["custom_id"],
+            "object": "chat.completion",
+            "model": "judge-0613",
+            "choices": [choice],
+            "usage": usage,
+        }
         answers.append({"custom_id": row["custom_id"], "response": {"status_code": 200, "body": body}, "error": None})
     file = tmp_path / "answers.jsonl"
     file.write_text("".join(json.dumps(answer) + "\n" for answer in answers))

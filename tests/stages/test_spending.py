@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
 
 from llava.errors import SettingsError
+from llava.evaluation import provenance
+from llava.evaluation.run import Job
+from llava.stages import evaluate as stage
 from llava.stages import spending
 from llava.stages.train_stage import _metrics
 from llava.training.job import Result
@@ -25,18 +30,26 @@ def test_a_price_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> Non
         spending.price_of_environment()
 
 
-@pytest.mark.parametrize(
-    ("values", "count"),
-    [
-        ({"accelerator_count": "4"}, 4.0),
-        ({"pipelinechannel--evaluate_accelerators": "2", "batch_size": 64.0}, 2.0),
-        ({"accelerator_count": "0"}, 0.0),
-        ({"accelerator_count": "many", "batch_size": 3}, 0.0),
-        ({}, 0.0),
-    ],
-)
-def test_what_a_task_asked_for(values: dict[str, object], count: float) -> None:
-    assert spending.requested(values) == count
+def test_an_evaluation_reports_what_it_has_cost_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(spending.PRICE, "3")
+    with spending.holding(4):
+        spent = spending.spent_so_far(900)
+    assert spent == {"accelerator_hours": 1.0, "cost": 3.0} and not spending.spent_so_far(900)
+    lines = provenance.facts({}, {}, "own", "/r/report.html", spent)
+    assert lines[-2:] == [("accelerator hours", "1.00", ""), ("cost", "3.00", "")]
+    asked: list[Job] = []
+
+    def evaluate(job: Job, telemetry: object) -> dict[str, float]:
+        asked.append(job)
+        return {"questions": 0.0}
+
+    monkeypatch.setattr("llava.evaluation.run.evaluate", evaluate)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = stage.Outputs(predictions=f"{folder}/p", report=f"{folder}/r", metrics=f"{folder}/m")
+        settings = stage.Settings(benchmark="pope", questions_uri=folder, images_uri=folder)
+        with spending.holding(2):
+            stage.run(settings, stage.Inputs(model=folder), outputs)
+            assert asked[0].spent()["accelerator_hours"] > 0
 
 
 @pytest.mark.parametrize(("device", "hours"), [("NVIDIA H100 80GB HBM3", 8.0), ("2 CPU threads", None)])

@@ -7,42 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
-from llava import storage
-from llava.config import Strict, validate
+from llava.data.mixtures import GENERATED, Mixture, load_mixture, rooted, weighted
 from llava.data.records import RecordFile, read_records, row_from_record
 from llava.errors import DataError
 
-GENERATED = "generated"
-
-
-class Part(Strict):
-    """One source of a mixture."""
-
-    data: str = Field(
-        description="`generated`, `generated:<kind>`, or path or URI of LLaVA JSON (relative: to the mixture)"
-    )
-    weight: float = Field(
-        1.0,
-        gt=0,
-        le=1000,
-        allow_inf_nan=False,
-        description="Share of its rows; above 1 rows repeat: 2.5 is twice all and once half",
-    )
-    limit: int | None = Field(None, ge=1, description="At most so many rows after weighting")
-    image_root: str = Field("", description="Put before each image path, e.g. gqa/images")
-    seed: int | None = Field(None, description="Default: the mixture's")
-
-
-class Mixture(Strict):
-    """A mixture file."""
-
-    name: str
-    seed: int = 0
-    shuffle: bool = True
-    max_bad_rows: float = Field(0.01, ge=0, le=1, description="Largest share of unusable rows in a part")
-    parts: list[Part] = Field(min_length=1)
+__all__ = ["GENERATED", "Mixture", "PartCount", "load_mixture", "mix"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +23,6 @@ class PartCount:
     usable: int
     taken: int
     problems: Mapping[str, int]
-
-
-def load_mixture(uri: str) -> Mixture:
-    """Read a mixture file; relative `data` paths are taken from its folder.
-
-    Raises:
-        SettingsError: not a mixture.
-    """
-    mixture = validate(Mixture, storage.read_yaml(uri), uri)
-    folder = uri.rpartition("/")[0]
-    parts = [part.model_copy(update={"data": _absolute(part.data, folder)}) for part in mixture.parts]
-    return mixture.model_copy(update={"parts": parts})
 
 
 def mix(mixture: Mixture, generated_uri: str, kinds: Sequence[str]) -> tuple[Iterator[dict[str, Any]], list[PartCount]]:
@@ -99,8 +56,7 @@ def mix(mixture: Mixture, generated_uri: str, kinds: Sequence[str]) -> tuple[Ite
         if not indices:
             known = ", ".join(dict.fromkeys(kinds)) or "none"
             raise DataError(f"mixture {mixture.name!r}: part {part.data!r} has no rows; generated kinds: {known}")
-        seed = mixture.seed if part.seed is None else part.seed
-        taken = _weighted(indices, part, random.Random(f"{seed}:{number}:{part.data.rpartition('/')[2]}"))
+        taken = weighted(indices, part, mixture, number)
         counts.append(PartCount(part.data, file.total, len(indices), len(taken), problems))
         chosen += [(uri, index, part.image_root) for index in taken]
     if mixture.shuffle:
@@ -113,24 +69,5 @@ def _rows(chosen: Sequence[tuple[str, int, str]], files: Mapping[str, RecordFile
         row = row_from_record(files[uri].records[index])
         if root and "image" in row:
             image = row["image"]
-            row["image"] = _rooted(root, image) if isinstance(image, str) else [_rooted(root, one) for one in image]
+            row["image"] = rooted(root, image) if isinstance(image, str) else [rooted(root, one) for one in image]
         yield row
-
-
-def _weighted(indices: list[int], part: Part, rng: random.Random) -> list[int]:
-    whole, rest = divmod(part.weight, 1.0)
-    taken = indices * int(whole)
-    taken += rng.sample(indices, round(rest * len(indices)))
-    if part.limit is not None and len(taken) > part.limit:
-        taken = rng.sample(taken, part.limit)
-    return taken
-
-
-def _rooted(root: str, image: str) -> str:
-    return f"{root.rstrip('/')}/{image.lstrip('/')}"
-
-
-def _absolute(data: str, folder: str) -> str:
-    if not folder or data == GENERATED or "://" in data or data.startswith((f"{GENERATED}:", "/")):
-        return data
-    return storage.join(folder, data)

@@ -7,6 +7,7 @@ ranks do not agree. These checks need no cluster.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,17 @@ from llava.config import Recipe, bundled_recipes, load_recipe
 from llava.errors import SettingsError
 from llava.multinode.train_on_nodes import read_node_settings
 from llava.pipelines.checks.spec import read_spec
+from llava.pipelines.resources import NEEDS
+from llava.planning.host import Host, host
+from llava.planning.published import published_shape
 
 # The API server refuses more, unless its MAX_PARAMETER_BYTES says otherwise (2.17; consts.go).
 MAX_PARAMETER_BYTES = 10_000
 _CPU = re.compile(r"^([1-9]\d*m|[1-9]\d*|\d+\.\d+)$")
 _MEMORY = re.compile(r"^[1-9]\d*(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+_UNITS: dict[str, int] = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+    f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGT", 1)
+}
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 _EFFECTS = (None, "", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -96,14 +103,15 @@ def _check_ranks(stage: str, recipe: Recipe, values: Mapping[str, Any]) -> list[
         return [f'processes: found {processes!r}; expected "auto" or a number']
     own = int(values["train_accelerators"]) if str(values["train_accelerators"]).isdigit() else 0
     faults = []
+    volumes = NEEDS[stage]
+    given = {"train_memory": values.get("train_memory", ""), "scratch": volumes.scratch, "shm": volumes.shm}
     if train.nodes > 1:
         try:
-            accelerators, where = (
-                read_node_settings(str(values.get("train_job", ""))).accelerators,
-                "train_job.accelerators",
-            )
+            node = read_node_settings(str(values.get("train_job", "")))
         except SettingsError as error:
             return [str(error)]
+        accelerators, where = node.accelerators, "train_job.accelerators"
+        given = {"train_job.memory": node.memory, "train_job.scratch": node.scratch, "train_job.shm": node.shm}
         if own:
             faults.append(
                 f"train_accelerators: found {own}; with {stage}.nodes {train.nodes} the nodes of the TrainJob hold the "
@@ -121,4 +129,40 @@ def _check_ranks(stage: str, recipe: Recipe, values: Mapping[str, Any]) -> list[
         )
     if train.lora and train.lora.quantize_4bit and accelerators == 0:
         faults.append(f"recipe {recipe.name}: {stage}.lora.quantize_4bit needs a GPU, but {where} is 0")
+    return faults + _check_host(stage, recipe, values, local, given)
+
+
+def _check_host(
+    stage: str, recipe: Recipe, values: Mapping[str, Any], local: int, given: Mapping[str, Any]
+) -> list[str]:
+    """Whether a node holds what `llava plan` says of it; for models whose sizes are known without a download."""
+    parts = {name: values[name] for name in ("vision_tower", "language_model") if values.get(name)}
+    shape = published_shape(recipe.model.model_copy(update=parts))
+    if shape is None:
+        return []
+    train = recipe.pretrain if stage == "pretrain" else recipe.finetune
+    need: Host = host(
+        shape, "pretrain" if stage == "pretrain" else "finetune", train, gpus=train.nodes * local, per_node=local
+    )
+    faults = []
+    for (where, quantity), (what, least, asked) in zip(
+        given.items(),
+        (
+            ("host memory", need.least_memory, need.memory),
+            ("scratch space", need.scratch, need.scratch),
+            ("/dev/shm", need.shm, need.shm),
+        ),
+        strict=True,
+    ):
+        if _MEMORY.match(str(quantity)) and _bytes(str(quantity)) < least:
+            faults.append(
+                f"{where}: found {quantity!r}; {stage} of recipe {recipe.name} on {local} ranks a node needs "
+                f'{math.ceil(least / 2**30)} GiB of {what}; expected at least "{math.ceil(asked / 2**30)}Gi" '
+                "(`llava plan` shows the parts)"
+            )
     return faults
+
+
+def _bytes(quantity: str) -> int:
+    number = quantity.rstrip("kKMGTi")
+    return int(number) * _UNITS[quantity[len(number) :]]

@@ -9,14 +9,17 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.pipelines.checks.cluster import Forbidden, NotAsked
+from llava.pipelines.checks.lint import unpinned
+from llava.pipelines.checks.retry_policy import policy_line
 from llava.pipelines.clustertest import reach, suite
 from llava.pipelines.clustertest.pods import Pods, Right
 from llava.pipelines.clustertest.probes import Bench, chosen, probes
@@ -62,7 +65,7 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         fault_steps: Annotated[
             int, typer.Option(min=10, help="Training steps of a run that is disturbed")
         ] = _SIZE.fault_steps,
-        minutes: Annotated[float, typer.Option(min=0.1, help="Minutes one run may take")] = 30.0,
+        minutes: Annotated[float, typer.Option(min=0.01, help="Minutes one run may take")] = 30.0,
         service_account: Annotated[
             str, typer.Option("--service-account", help="Service account of the runs' pods")
         ] = "llava-runner",
@@ -96,13 +99,10 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
             f"pods of {cpu} CPU, {memory}, {accelerators} accelerators;\n"
             f"data and artifacts below {prefix}, some 50 MB; all of it is removed at the end."
         )
+        if pods is not None:
+            typer.echo(f"note: {policy_line(_readable(pods), namespace)}", err=True)
         for right in dict.fromkeys(lacking):
             typer.echo(f"note: no right to {right} in {namespace}: probes that need it are not run", err=True)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise SettingsError("clustertest asks before it starts; give --yes where nobody can answer")
-            typer.confirm("Start?", abort=True)
-
         folder = Path(tempfile.mkdtemp(prefix="llava-clustertest-"))
         options = ClusterOptions(queue, priority)
         compiled: dict[str, Path] = {}
@@ -112,19 +112,26 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
                 compiled[package], _ = compile_package(build, package, folder, options, images)
             return compiled[package]
 
+        # What is wrong with the images is better known before anything is uploaded.
+        if loose := unpinned(package_of("full")):
+            typer.echo(f"note: no digest pins {', '.join(loose)}; the nodes must have them or can pull them", err=True)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise SettingsError("clustertest asks before it starts; give --yes where nobody can answer")
+            typer.confirm("Start?", abort=True)
+
         def say(text: str) -> None:
             typer.echo(f"{time.strftime('%H:%M:%S')} {text}")
 
-        package_of("full")  # images that are not there are better known before anything is uploaded
         with reach.reaching(pods, namespace, context) as how:
             say(f"the bucket is reached {how}")
-            reach.require_writable(prefix)
             runs = Runs(
                 service=service, pods=pods, experiment=f"llava-{name}", root=storage.join(prefix, "runs"),
                 service_account=service_account or None, timeout_s=60 * minutes, package_of=package_of,
             )  # fmt: skip
             bench = Bench(runs, {}, size, nodes)
             rows: list[suite.Row] = []
+            reach.require_writable(prefix)
             with suite.removing(bench, prefix, say, keep=keep):
                 bench.data = put_world(make_world, prefix, say)
                 rows = suite.run_probes(bench, wanted, lacking, say)
@@ -152,6 +159,17 @@ def _cluster(namespace: str, context: str | None) -> Pods | None:
         typer.echo(f"note: pods cannot be looked at or disturbed: {error}", err=True)
         return None
     return pods
+
+
+def _readable(pods: Pods) -> Callable[[str], dict[str, Any] | None]:
+    """Objects of the cluster as far as the caller may read them."""
+
+    def read(path: str) -> dict[str, Any] | None:
+        with contextlib.suppress(NotAsked):
+            return pods.get(path)
+        return None
+
+    return read
 
 
 def _lacking(pods: Pods | None, needed: list[Right]) -> list[Right]:

@@ -56,16 +56,22 @@ LIST_PODS = Right("list", "pods")
 DELETE_PODS = Right("delete", "pods")
 # An exec is a GET that is upgraded; from Kubernetes 1.35 the server wants `create` for it too.
 EXEC_IN_PODS = (Right("get", "pods/exec"), Right("create", "pods/exec"))
-LIST_TRAINJOBS = Right("list", "trainjobs", "trainer.kubeflow.org")
 
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod of a stage. `phase` is Kubernetes' (Pending, Running, Succeeded, Failed)."""
+    """One pod of a stage.
+
+    Attributes:
+        name, uid: its own.
+        phase: Kubernetes' (Pending, Running, Succeeded, Failed).
+        why: what it waits for, as Kubernetes says it: ImagePullBackOff and the image, what no node has; empty: nothing.
+    """
 
     name: str
     uid: str
     phase: str
+    why: str = ""
 
 
 class Pods(Cluster):
@@ -108,8 +114,13 @@ class Pods(Cluster):
                 found.append(right)
         return found
 
-    def of(self, run: str, stage: str = "") -> list[Pod]:
-        """Pods of a run, or of one of its stages, that have not been deleted; those of the drivers are not among them.
+    def of(self, run: str, stage: str = "", *, ending: bool = False) -> list[Pod]:
+        """Pods of a run, or of one of its stages; those of the drivers are not among them.
+
+        Args:
+            run: its id.
+            stage: of this stage only.
+            ending: those too that have been deleted and have not ended yet; they still write.
 
         Raises:
             Forbidden, NotAsked: they cannot be listed.
@@ -121,9 +132,9 @@ class Pods(Cluster):
             lambda: client.CoreV1Api(self._client).list_namespaced_pod(self.namespace, label_selector=labels)
         )
         return [
-            Pod(item.metadata.name, item.metadata.uid, item.status.phase)
+            Pod(item.metadata.name, item.metadata.uid, item.status.phase, _why_waiting(item.status))
             for item in listed.items
-            if item.metadata.deletion_timestamp is None
+            if ending or item.metadata.deletion_timestamp is None
         ]
 
     def delete(self, pod: Pod) -> None:
@@ -164,16 +175,6 @@ class Pods(Cluster):
             raise PodGone(f"pod {pod.name}: {said or 'no worker to kill'}")
         return said
 
-    def train_jobs(self, owners: Sequence[Pod]) -> list[str]:
-        """Names of the TrainJobs that these pods own."""
-        listed = self.get(f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{self.namespace}/trainjobs") or {"items": []}
-        uids = {pod.uid for pod in owners}
-        return [
-            item["metadata"]["name"]
-            for item in listed["items"]
-            if uids & {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []}
-        ]
-
     def _asking(self, call: Any, pod: str = "") -> Any:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
@@ -188,3 +189,15 @@ class Pods(Cluster):
             raise kind(f"{self.where} refused ({error.status} {said})") from error
         except (HTTPError, OSError) as error:
             raise NotAsked(f"{self.where}: no answer: {' '.join(str(error).split())[:300]}") from error
+
+
+def _why_waiting(status: Any) -> str:
+    """From the conditions and container states of a V1PodStatus."""
+    for condition in status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"{condition.reason}: {condition.message or ''}".strip(": ")
+    for container in [*(status.init_container_statuses or []), *(status.container_statuses or [])]:
+        waiting = container.state and container.state.waiting
+        if waiting and waiting.reason not in ("ContainerCreating", "PodInitializing"):
+            return f"{waiting.reason}: {waiting.message or ''}".strip(": ")[:200]
+    return ""

@@ -11,6 +11,7 @@ import base64
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ CONFIG, SECRET, LAUNCHER = "llava-storage", "llava-storage", "kfp-launcher"
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OWN = (*_KEYS[:1], "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 _FORWARD_S = 30.0
+_AGAIN_S = 1.0
 
 
 class Unreachable(StorageError):
@@ -65,7 +67,7 @@ def reaching(cluster: Reader | None, namespace: str, context: str | None = None)
     host = urlsplit(endpoint).hostname or ""
     with _environment(settings):
         service = re.fullmatch(r"([a-z0-9-]+)(?:\.([a-z0-9-]+))?(?:\.svc(?:\.[a-z0-9.-]+)?)?", host)
-        if not service or ("." in host and ".svc" not in f"{host}." and host.count(".") != 1):
+        if not service or ("." in host and ".svc" not in f"{host}." and host.count(".") != 1) or _has_address(host):
             yield f"as the pods do ({endpoint or 'AWS'})"
             return
         port = urlsplit(endpoint).port or (443 if endpoint.startswith("https") else 80)
@@ -96,6 +98,15 @@ def require_writable(prefix: str) -> None:
         storage.delete(place)
     except StorageError as error:
         raise Unreachable(f"no right, or no way, to {doing} below {prefix}: {error}") from error
+
+
+def _has_address(host: str) -> bool:
+    """Whether this machine finds it by itself, as a notebook inside the cluster does."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True
 
 
 def _as_pods_do(cluster: Reader | None, namespace: str) -> dict[str, str]:
@@ -159,28 +170,62 @@ def _forwarded(service: str, namespace: str, port: int, context: str | None) -> 
     command += ["port-forward", f"service/{service}", f":{port}", "--address", "127.0.0.1"]
     if not shutil.which("kubectl"):
         raise Unreachable(f"the store is inside the cluster and there is no kubectl here; needed: {' '.join(command)}")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    said: list[str] = []
-    ready = threading.Event()
-    found: list[int] = []
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:  # read to the end: a full pipe would stop the forwarding
-            said.append(line.strip())
-            if match := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
-                found.append(int(match[1]))
-                ready.set()
-        ready.set()
-
-    threading.Thread(target=read, daemon=True).start()
+    forward = _Forward(command, port)
+    thread = threading.Thread(target=forward.run, daemon=True)
+    thread.start()
     try:
-        if not ready.wait(_FORWARD_S) or not found:
-            raise Unreachable(f"{' '.join(command)}: {' '.join(said)[-300:] or 'no answer'}")
-        yield found[0]
+        if not forward.ready.wait(_FORWARD_S) or not forward.local:
+            raise Unreachable(f"{' '.join(command)}: {' '.join(forward.said)[-300:] or 'no answer'}")
+        yield forward.local
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        forward.stop()
+        thread.join(timeout=15)
+
+
+class _Forward:
+    """`kubectl port-forward`, started again at the same local port whenever it ends: it does so with the pod behind it,
+    and now and then with a connection."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.command, self.port = command, port
+        self.local = 0
+        self.said: list[str] = []
+        self.ready = threading.Event()  # it forwards, or has ended without ever doing so
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self) -> None:
+        """Keep it running until `stop`."""
+        while not self._stopped.is_set():
+            with self._lock:
+                if self._stopped.is_set():
+                    return
+                place = f"{self.local or ''}:{self.port}"
+                words = [place if word == f":{self.port}" else word for word in self.command]
+                self._process = process = subprocess.Popen(
+                    words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            assert process.stdout is not None
+            for line in process.stdout:  # read to the end: a full pipe would stop the forwarding
+                self.said = [*self.said[-20:], line.strip()]
+                if match := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
+                    self.local = int(match[1])
+                    self.ready.set()
+            process.wait()
+            self.ready.set()
+            if not self.local:
+                return
+            self._stopped.wait(_AGAIN_S)
+
+    def stop(self) -> None:
+        """End it."""
+        with self._lock:
+            self._stopped.set()
+            process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()

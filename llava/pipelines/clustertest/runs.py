@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,12 +15,16 @@ from llava.errors import StorageError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.pipelines.clustertest.pods import Pods
 from llava.pipelines.earlier import run_folders
-from llava.pipelines.service import Service, ServiceError
+from llava.pipelines.service import Service, ServiceError, ServiceNotFound
+from llava.retrying import Pauses
 
 T = TypeVar("T")
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _PATIENCE_S = 180.0  # with an endpoint that does not answer: an ingress or a port-forward that starts again
 _GONE_S = 120.0  # for pods to end after their run was deleted
+_QUIET_S = 5.0  # without a new object, before a prefix counts as emptied
+_ATTEMPTS = 3  # to remove a thing, with an endpoint that may be away for a moment
+_PAUSES = Pauses(first=2.0)
 
 
 class TimedOut(UserError):
@@ -112,7 +117,11 @@ class Runs:
     def where(self, run: str) -> str:
         """What is known of a run that is under way: its state, and its pods' phases."""
         state = self._state(run)[0]
-        pods = [f"{pod.name} {pod.phase}" for pod in self.pods.of(run)] if self.pods else []
+        pods = (
+            [f"{pod.name} {pod.phase}{f' ({pod.why})' if pod.why else ''}" for pod in self.pods.of(run)]
+            if self.pods
+            else []
+        )
         return "; ".join([state, *pods])
 
     def records(self, run: str) -> list[OutputRecord]:
@@ -133,34 +142,49 @@ class Runs:
     def remove(self, say: Callable[[str], None]) -> list[str]:
         """Delete every run with its pods, and the experiment; returns what could not be deleted.
 
+        The experiment is asked what runs it has: an interrupted request may have started one that nobody knows of.
         Artifacts stay: they lie below the test's prefix, which its owner deletes when no pod writes there any more.
         """
-        left = []
-        for run in self.started:
-            try:
-                # Deleting a run deletes its workflow, and with it the pods and what they own.
-                self.service.ask(lambda client, run=run: client.delete_run(run), f"run {run}")  # type: ignore[misc]
-            except ServiceError as error:
-                left.append(f"run {run}: {error}")
-        if self.pods and self.started:
+        try:
+            experiment = self.service.find_experiment(self.experiment)
+            if experiment is None:
+                return []
+            runs = list(dict.fromkeys([*self.service.runs_of(experiment), *self.started]))
+        except ServiceError as error:
+            return [f"runs and experiment {self.experiment}: {error}"]
+        # Deleting a run deletes its workflow, and with it the pods and what they own.
+        left = [fault for run in runs if (fault := self._removed(f"run {run}", "delete_run", run))]
+        if self.pods and runs:
             say("waiting for the runs' pods to end")
             deadline = time.monotonic() + _GONE_S
-            while (pods := self._pods_left()) and time.monotonic() < deadline:
+            while (pods := self._pods_left(runs)) and time.monotonic() < deadline:
                 time.sleep(self.poll_s)
             left += [f"pod {name}" for name in pods]
-        if self.started:
-            try:
-                self.service.delete_experiment(self.experiment)
-            except ServiceError as error:
-                left.append(f"experiment {self.experiment}: {error}")
+        if fault := self._removed(f"experiment {self.experiment}", "delete_experiment", experiment):
+            left.append(fault)
         return left
 
-    def _pods_left(self) -> list[str]:
+    def _removed(self, what: str, method: str, name: str) -> str:
+        """Why a thing could not be removed; empty when it is gone."""
+        said = ""
+        for _ in _PAUSES.attempts(most=_ATTEMPTS):
+            try:
+                self.service.ask(lambda client: getattr(client, method)(name), what)
+            except ServiceNotFound:
+                return ""
+            except ServiceError as error:
+                said = f"{what}: {error}"
+            else:
+                return ""
+        return said
+
+    def _pods_left(self, runs: Iterable[str]) -> list[str]:
         assert self.pods is not None
         try:
-            return [p.name for run in self.started for p in self.pods.of(run) if p.phase in ("Pending", "Running")]
+            every = [pod for run in runs for pod in self.pods.of(run, ending=True)]
         except UserError:
             return []  # told by the probes that needed them
+        return [pod.name for pod in every if pod.phase in ("Pending", "Running")]
 
     def _files(self, run: str) -> list[str]:
         return [
@@ -188,16 +212,25 @@ class Runs:
         return str(found.state), tuple(failed)
 
 
-def remove_prefix(prefix: str) -> int:
+def remove_prefix(prefix: str, *, quiet_s: float | None = None) -> int:
     """Delete every object below a prefix; returns how many there were.
 
+    A pod that nobody can look at may still be writing its last: the prefix counts as emptied when nothing new came for
+    `quiet_s` seconds (`_QUIET_S`).
+
     Raises:
-        StorageError: the store refused.
+        StorageError: the store refused, or objects came and came.
     """
-    files = [storage.join(prefix, file.path) for file in storage.list_files(prefix)]
-    for place in files:
+    removed, deadline = 0, time.monotonic() + _GONE_S
+    while count := len(list(storage.list_files(prefix))):
+        if time.monotonic() > deadline:
+            raise StorageError(f"{count} objects below {prefix}: something still writes there")
         try:
-            storage.delete(place)
+            storage.delete(prefix)
         except StorageError as error:
-            raise StorageError(f"{error}; {len(files)} objects lie below {prefix}") from error
-    return len(files)
+            raise StorageError(f"{error}; {count} objects lay below {prefix}") from error
+        removed += count
+        with contextlib.suppress(StorageError):  # a right of its own, which not everybody has
+            storage.delete_unfinished(prefix)
+        time.sleep(_QUIET_S if quiet_s is None else quiet_s)
+    return removed

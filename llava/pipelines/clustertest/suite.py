@@ -52,6 +52,8 @@ def run_probes(
                 verdict, text = ("as expected" if seen.expected else "SURPRISE"), seen.text
             except UserError as error:  # the endpoint, the cluster or the store refused: that too was not expected
                 verdict, text = "SURPRISE", " ".join(str(error).split())
+            except Exception as error:
+                verdict, text = "SURPRISE", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         link = bench.runs.service.url(bench.last) if bench.last else ""
         rows.append(Row(probe.name, probe.expected, text, time.monotonic() - began, link, verdict))
         say(f"{probe.name}: {verdict} after {rows[-1].seconds:.0f} s: {text}")
@@ -83,24 +85,43 @@ def table(rows: Sequence[Row]) -> str:
 
 @contextmanager
 def removing(bench: Bench, prefix: str, say: Callable[[str], None], *, keep: bool) -> Iterator[None]:
-    """Remove runs, experiment and everything below `prefix` at the end, also when interrupted or terminated."""
+    """Remove runs, experiment and everything below `prefix` at the end, also when interrupted or terminated.
+
+    SIGTERM and a closed terminal end the probes as Ctrl-C does. While it removes, one more of them is held back once:
+    who presses Ctrl-C again in impatience would leave runs behind; the second ends the removing too.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def hold_back(number: int, frame: FrameType | None) -> None:
+        say("still removing what was made; once more leaves the rest where it is")
+        for each in before:
+            signal.signal(each, interrupt)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        if keep:
-            say(f"kept: experiment {bench.runs.experiment}, {prefix}")
-        else:
-            say(f"removing runs, experiment {bench.runs.experiment} and {prefix}")
-            left = bench.runs.remove(say)
-            try:
-                say(f"removed {remove_prefix(prefix)} objects")
-            except UserError as error:
-                left.append(f"{prefix}: {error}")
-            for what in left:
-                say(f"could not be removed: {what}")
+        try:
+            for number in before:
+                signal.signal(number, hold_back)
+            if keep:
+                say(f"kept: experiment {bench.runs.experiment}, {prefix}")
+            else:
+                _remove(bench, prefix, say)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _remove(bench: Bench, prefix: str, say: Callable[[str], None]) -> None:
+    say(f"removing runs, experiment {bench.runs.experiment} and {prefix}")
+    left = bench.runs.remove(say)
+    try:
+        say(f"removed {remove_prefix(prefix)} objects")
+    except UserError as error:
+        left.append(f"{prefix}: {error}")
+    for what in left:
+        say(f"could not be removed: {what}")

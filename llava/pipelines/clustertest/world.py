@@ -32,7 +32,7 @@ class Size:
     memory: str = "4Gi"
     accelerators: str = "0"
     steps: int = 30
-    fault_steps: int = 600
+    fault_steps: int = 400
     save_every: int = 20
 
 

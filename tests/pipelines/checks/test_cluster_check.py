@@ -173,6 +173,7 @@ def test_a_hosted_teacher_needs_its_key(
     endpoint: str, wanted: bool, cluster: ApiServer, kubeflow: KfpServer, submit: Submit
 ) -> None:
     given = {"expand_annotations_uri": "s3://b/a", "expand_teacher": "openai", "expand_teacher_endpoint": endpoint}
+    given["expand_teacher_model"] = "m"
     said = submit(package="only-expand", **given)
     assert ("create secret generic llava-teacher --from-literal=OPENAI_API_KEY=" in said) is wanted
     assert bool(kubeflow.runs) is not wanted

@@ -51,6 +51,8 @@ class SimulatedKubeflow(KfpServer):
     recreates: bool = True
     terminates: bool = True
     no_experiments: str = ""
+    loses_an_answer: bool = False  # of the first request to start a run: it has started, and the caller is not told
+    ending_s: float = 0.0  # what the pods of a deleted run take to end; they write to their last
     denied: set[str] = field(default_factory=set)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -59,7 +61,8 @@ class SimulatedKubeflow(KfpServer):
     seen_before: set[str] = field(default_factory=set)
     executed: list[list[str]] = field(default_factory=list)
     writable: bool = True
-    kube_url: str = ""
+    last_words: str = ""
+    late: int = 0
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -85,6 +88,8 @@ class SimulatedKubeflow(KfpServer):
             thread = threading.Thread(target=self._work, args=(made,), daemon=True)
             self._threads.append(thread)
             thread.start()
+            if self.loses_an_answer and len(self.runs) == 1:
+                return 500, {"error": "connection reset", "code": 13}
             return status, made
         if found := re.fullmatch(r"/runs/([^:/]+):terminate", route):
             run = self.runs[found[1]]
@@ -97,15 +102,25 @@ class SimulatedKubeflow(KfpServer):
             if self.runs.pop(found[1], None) is None:
                 return 404, {"error": "ResourceNotFoundError", "code": 5}
             self.disturbed[found[1]] = "deleted"
-            self.pods = {n: p for n, p in self.pods.items() if p["metadata"]["labels"]["pipeline/runid"] != found[1]}
+            for name, pod in list(self.pods.items()):
+                if pod["metadata"]["labels"]["pipeline/runid"] == found[1]:
+                    pod["metadata"]["deletionTimestamp"] = "2026-08-21T21:10:03Z"
+                    threading.Timer(self.ending_s, self._gone, [name]).start()
             return 200, {}
         return super().answer(method, path, query, body)
+
+    def _gone(self, pod: str) -> None:
+        if self.ending_s:
+            storage.write_text(storage.join(self.last_words, "late"), "written by a pod that was told to end")
+            self.late += 1
+        self.pods.pop(pod, None)
 
     def _work(self, run: dict[str, Any]) -> None:
         """One run's way."""
         spec, config = run["pipeline_spec"]["pipeline_spec"], run["runtime_config"]
         pipeline, parameters, root = spec["pipelineInfo"]["name"], config["parameters"], config["pipeline_root"]
         run["state"] = "RUNNING"
+        self.last_words = root
         executed: list[str] = []
         self.executed.append(executed)
         made: dict[tuple[str, str], str] = {}
