@@ -153,8 +153,8 @@ class Report:
         self._scripts = self._scripts or scripts
         return self._add(title, Markup(html))
 
-    def html(self) -> str:
-        """The whole page."""
+    def html(self, *, refresh_s: int = 0) -> str:
+        """The whole page; one that loads itself again after `refresh_s` seconds, 0: never."""
         assets = resources.files("llava.report")
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = environment.from_string((assets / "page.html.j2").read_text(encoding="utf-8"))
@@ -164,6 +164,7 @@ class Report:
             parts=self._parts,
             style=Markup((assets / "style.css").read_text(encoding="utf-8")),
             scripts=self._scripts,
+            refresh_s=refresh_s,
             version=__version__,
         )
 

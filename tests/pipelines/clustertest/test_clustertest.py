@@ -16,7 +16,7 @@ from llava.pipelines.clustertest import pods
 from llava.pipelines.commands import main
 from llava.training import launch
 from tests.pipelines.clustertest.harness import clustertest, left_in, tiny_world
-from tests.pipelines.clustertest.simulated import SimulatedKubeflow
+from tests.pipelines.clustertest.simulated import NAMESPACE, SimulatedKubeflow
 from tests.s3_server import S3Server
 
 ALL = [
@@ -50,8 +50,14 @@ def test_a_sound_cluster(cluster: SimulatedKubeflow, bucket: S3Server, capsys: p
     assert not left_in(bucket) and not cluster.runs and not cluster.experiments and not cluster.pods
 
 
-def test_what_the_runs_are_given(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
+def test_what_the_runs_are_given(
+    cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.objects[f"/api/v1/namespaces/{NAMESPACE}/configmaps/workflow-controller-configmap"] = {
+        "data": {"workflowDefaults": "spec: {templateDefaults: {retryStrategy: {limit: '2', retryPolicy: OnError}}}"}
+    }
     clustertest("--bucket", f"{bucket.uri}/team", "--probe", "only-pretrain", "--cpu", "2", "--keep")
+    assert "note: retries: the policy in force is OnError: a lost pod is retried" in capsys.readouterr().err
     (full, single) = cluster.of("POST", "/runs")
     root = full["runtime_config"]["pipeline_root"]
     assert root.startswith(f"{bucket.uri}/team/clustertest-") and root.endswith("/runs")
