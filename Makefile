@@ -5,6 +5,7 @@
 #   make test-fast                without the slow part: a few minutes on two cores
 #   make coverage                 test-fast, and what of the package it reaches
 #   make check                    lint, format, types, floors
+#   make fuzz                     hostile bytes for every reader of outside data (FUZZ_ARGS="--seconds 60")
 #   make base-models              train the demo's small CLIP and Llama again (demo/base)
 #   make install                  only the environment, .venv
 # JOBS=4: test processes beside each other (0: none but pytest itself); PYTEST_ARGS="-k name"
@@ -74,6 +75,12 @@ test: $(STAMP)
 .PHONY: test-fast
 test-fast: $(STAMP)
 	@$(PYTEST) -m "not docker and not slow" $(PYTEST_ARGS)
+
+# Each reader in a process of its own: FUZZ_ARGS="--cases 5000", or coverage-guided with "--seconds 60".
+FUZZ_ARGS ?=
+.PHONY: fuzz
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)
 
 .PHONY: coverage
 coverage: export OMP_NUM_THREADS ?= 1

@@ -10,11 +10,17 @@ other stand in `llava/pipelines/graph.py`, what they ask of a cluster in `llava/
 """
 
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
+
+if __name__ == "__main__" and importlib.util.find_spec("typer") is None:
+    print(f"pipeline: {sys.executable} has none of the project's libraries: `make install`, then "
+          "`source .venv/bin/activate` (or `.venv/bin/python pipeline.py ...`)", file=sys.stderr)  # fmt: skip
+    sys.exit(2)
 
 from components import FOLDERS
 from components.images import image_of

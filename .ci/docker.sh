@@ -138,6 +138,19 @@ enough() { # FOLDER
 }
 enough "$folder"
 
+# Images for CPUs take torch's CPU build: from a folder of wheels, or from the index that has it. Better known now than
+# after a minute of building.
+wheels=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}
+uv=$(command -v uv || ls .venv/bin/uv 2>/dev/null || true)
+if [ -z "${EXTRA_WHEELS:-}" ] && [ ! -d "$wheels" ] && [ -n "$uv" ]; then
+  torch=$(sed -n 's/^\(torch==[^ ]*+cpu\).*/\1/p' images/locks/export.txt)
+  backend=${TORCH_BACKEND-cpu}
+  attend timeout 120 "$uv" pip install --dry-run --no-deps --quiet --python python3 --target "$folder/probe" \
+    ${backend:+--torch-backend "$backend"} "$torch" >"$folder/torch.log" 2>&1 ||
+    not_run "$torch is nowhere to be had: $(grep -v '^ *$' "$folder/torch.log" | tail -n 1); name a folder that holds its" \
+      "wheel (UV_FIND_LINKS) or an index that has it (UV_INDEX)"
+fi
+
 # The newest client is not always the one that fits: from 23 on it builds with a plugin only, which may be missing.
 builds() {
   command -v "$1" >/dev/null 2>&1 || return 1
@@ -216,7 +229,8 @@ make_base() { # IMAGE
   umount "$folder/base" 2>/dev/null || rm -rf "$folder/base"
 }
 
-export BASE_IMAGE=${BASE_IMAGE:-python:3.11-slim-bookworm} TRAIN_LOCK=train-cpu.txt
+pinned=$(sed -n 's/^ARG BASE_IMAGE=//p' images/Dockerfile)
+export BASE_IMAGE=${BASE_IMAGE:-$pinned} TRAIN_LOCK=train-cpu.txt
 if ! "$DOCKER" image inspect "$BASE_IMAGE" >/dev/null 2>&1 &&
   ! attend timeout 90 "$DOCKER" pull -q "$BASE_IMAGE" >/dev/null 2>&1; then
   say "$BASE_IMAGE cannot be pulled; making a base image of Debian's packages"
@@ -225,7 +239,6 @@ if ! "$DOCKER" image inspect "$BASE_IMAGE" >/dev/null 2>&1 &&
 fi
 
 # Wheels that the package index lacks (torch for the CPU), from the folder pip is told to look into.
-wheels=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}
 if [ -z "${EXTRA_WHEELS:-}" ] && [ -d "$wheels" ]; then
   tar -C "$wheels" -c . | "$DOCKER" import - llava-wheels:ci >/dev/null
   export EXTRA_WHEELS=llava-wheels:ci TORCH_BACKEND=

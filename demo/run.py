@@ -79,13 +79,6 @@ def pipeline_parameters(folder: Path, overrides: dict[str, Any]) -> dict[str, An
     }
 
 
-def link_to(link: Path, uri: str) -> None:
-    """A link at a place that can be remembered; an artifact in an object store gets none."""
-    link.unlink(missing_ok=True)
-    if not storage.is_remote(uri):
-        link.symlink_to(Path(uri).resolve(), target_is_directory=True)
-
-
 def run_demo(out: Path, root: str | None, *, train: int, held_out: int, overrides: dict[str, Any]) -> dict[str, Any]:
     """World, package, run, summary.
 
@@ -103,6 +96,7 @@ def run_demo(out: Path, root: str | None, *, train: int, held_out: int, override
         UserError: a stage failed, or a parameter is wrong.
     """
     import pipeline
+    from llava.local.leavings import link_to
     from llava.local.run import LocalOptions, run_package
     from llava.pipelines.package import compile_package
     from llava.pipelines.resources import ClusterOptions

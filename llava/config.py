@@ -231,6 +231,11 @@ def load_recipe(name_or_uri: str, overrides: str | dict[str, Any] | None = None)
             raise SettingsError(
                 f'overrides: {error}: {overrides!r}; expected e.g. {{"finetune.max_steps": 10}}'
             ) from error
+    if overrides is not None and not isinstance(overrides, dict):
+        raise SettingsError(
+            f"overrides: found {str(overrides)[:80]!r}; expected an object of dotted fields, "
+            f'e.g. {{"finetune.max_steps": 10}}'
+        )
     for key, value in (overrides or {}).items():
         _set_dotted(data, key, value)
     return validate(Recipe, data, source)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PIECE = 64 << 10
+_PIECE = 256 << 10
 _PAUSES = Pauses(first=0.5, longest=10.0, spread=0.5)
 
 

@@ -21,6 +21,7 @@ from llava.errors import StorageError
 
 PART_BYTES = 16 << 20
 THREADS = 16
+HASHES_AT_ONCE = 4
 
 Progress = Callable[[int, int], None]
 
@@ -67,13 +68,21 @@ def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
             if progress is not None:
                 progress(done, total)
 
-    with ExitStack() as stack, ThreadPoolExecutor(THREADS, thread_name_prefix="llava-fetch") as pool:
+    with (
+        ExitStack() as stack,
+        ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="llava-hash") as hashers,
+        ThreadPoolExecutor(THREADS, thread_name_prefix="llava-fetch") as pool,
+    ):
+        sums: list[tuple[Wanted, Future[str]]] = []
         running: list[Future[None]] = []
         files = [(item, stack.enter_context(_partial(item.target))) for item in wanted]
         try:
             for item, (file, _) in files:
                 os.truncate(file, item.size)
-                running += [pool.submit(part, item, file, *bounds) for bounds in _parts(item.size)]
+                parts = [pool.submit(part, item, file, *bounds) for bounds in _parts(item.size)]
+                running += parts
+                if storage_integrity.is_md5(item.tag):
+                    sums.append((item, hashers.submit(_md5, item, file, parts)))
             wait(running, return_when=FIRST_EXCEPTION)
             for future in running:
                 if future.done():
@@ -86,18 +95,23 @@ def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
             for future in running:
                 future.cancel()
             wait(running)
-        for item, (_, path) in files:
-            _compare(item, path)
+        for item, found in sums:
+            _compare(item, found.result())
         for item, (_, path) in files:
             local_files.put_in_place(path, item.target)
 
 
-def _compare(item: Wanted, path: Path) -> None:
-    """Compare a fetched file with its entity tag where that is an MD5: ranges hide the sum of the whole from others."""
-    if not storage_integrity.is_md5(item.tag):
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def _md5(item: Wanted, file: int, parts: Sequence[Future[None]]) -> str:
+    """The MD5 of a file while it is fetched: each part as soon as it and those before it are there."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for (start, length), part in zip(_parts(item.size), parts, strict=True):
+        part.result()
+        digest.update(os.pread(file, length, start))
+    return digest.hexdigest()
+
+
+def _compare(item: Wanted, found: str) -> None:
+    """Compare a file's MD5 with its entity tag: ranges hide the sum of the whole from whoever reads them."""
     if storage_s3.judge_whole(item.uri, item.tag, found) is storage_integrity.Verdict.DAMAGED:
         raise StorageError(f"{item.uri}: damaged on its way: MD5 {found[:12]}..., its entity tag is {item.tag}")
 

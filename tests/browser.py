@@ -32,8 +32,14 @@ class Visit:
     requests: list[str]
 
 
-def visit(page: Path, folder: Path, *, width: int = 1100, height: int = 4000, dark: bool = False) -> Visit:
-    """Open a file in headless Chromium; `folder` takes the profile, the logs and the picture."""
+def visit(
+    page: Path, folder: Path, *, width: int = 1100, height: int = 4000, dark: bool = False, budget_ms: int = 0
+) -> Visit:
+    """Open a file in headless Chromium; `folder` takes the profile, the logs and the picture.
+
+    Args:
+        budget_ms: how long the page's own clock runs before it is looked at; 0: until it has loaded.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     picture, net_log = folder / f"{page.stem}-{width}.png", folder / "net.json"
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
@@ -45,6 +51,7 @@ def visit(page: Path, folder: Path, *, width: int = 1100, height: int = 4000, da
     ]
     command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}"]
     command += ["--blink-settings=preferredColorScheme=0"] if dark else []
+    command += [f"--virtual-time-budget={budget_ms}"] if budget_ms else []
     command += ["--enable-logging=stderr", f"--log-net-log={net_log}", f"--screenshot={picture}", "--dump-dom"]
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300, check=True)
     return Visit(done.stdout, picture, _CONSOLE.findall(done.stderr), _requests(net_log, page))

@@ -33,7 +33,7 @@ def test_every_package_and_folder_is_on_the_map() -> None:
 
 def test_every_file_of_where_do_i_change_is_there() -> None:
     rows = [line for line in section("Where do I change ...").splitlines() if line.startswith("| ") and "`" in line]
-    assert len(rows) == 10
+    assert len(rows) >= 10
     for row in rows:
         place = ""
         for name in re.findall(r"`([\w./<>-]+)`", row.split("|")[2]):

@@ -23,6 +23,11 @@ def expand(
     limit: int = 0,
     seed: int = 0,
     teacher: str = "offline",
+    mode: str = "online",
+    batch_form: str = "openai",
+    batch_requests: int = 0,
+    batch_enqueued_tokens: int = 0,
+    batch_poll_s: float = 60.0,
     teacher_endpoint: str = "",
     teacher_model: str = "",
     max_cost: float = 0.0,
@@ -63,6 +68,11 @@ def expand(
         limit: Use only so many images; 0: all
         seed: Decides every random choice
         teacher: offline: deterministic and free; openai: any OpenAI-compatible endpoint
+        mode: online: one request after another; batch: jobs at the provider's batch interface, cheaper
+        batch_form: Whose batch interface teacher_endpoint is
+        batch_requests: Most requests in a batch job; 0: the provider's limit
+        batch_enqueued_tokens: Most input tokens in unfinished batch jobs, as the account allows; 0: no limit
+        batch_poll_s: Seconds between two looks at batch jobs
         teacher_endpoint: Base URL of the endpoint; empty: the client's default
         teacher_model: Model name as the endpoint knows it
         max_cost: Budget in the price table's currency, with what the ledger already cost; 0: none

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llava.cli.data_convert import convert_rows
+
 if TYPE_CHECKING:
     from llava.data.check import CheckResult
     from llava.data.labels import RowEncoder
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
     from llava.errors import RowError
     from llava.report import Report
 
-app = typer.Typer(no_args_is_help=True, help="Check a dataset, pack images into tar shards.")
+app = typer.Typer(no_args_is_help=True, help="Check a dataset, convert its rows, pack images into tar shards.")
+app.command("convert")(convert_rows)
 
 _SHOWN_PROBLEMS = 200
 _SHOWN_ROWS = 12
 
-Data = Annotated[str, typer.Option("--data", help="Rows: path or URI of LLaVA JSON or JSON lines")]
+Data = Annotated[str, typer.Option("--data", help="Rows in any form of docs/rows.md: a file, several, a folder")]
 Images = Annotated[str, typer.Option("--images", help="Root of the images: folder, s3:// URI, or the shards of `pack`")]
 Threads = Annotated[int, typer.Option(help="Images read at once", min=1)]
 

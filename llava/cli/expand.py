@@ -123,6 +123,24 @@ def import_batch(
     typer.echo(f"{missing:,} replies still missing")
 
 
+@app.command("cancel-batch")
+def cancel_batch(
+    ledger_uri: Annotated[str, typer.Option(help="Ledger of the run whose jobs are cancelled")],
+    teacher_endpoint: Annotated[str, typer.Option(help="Base URL; empty: the provider's own")] = "",
+    batch_form: Annotated[str, typer.Option(help="openai, anthropic or gemini")] = "openai",
+) -> None:
+    """Cancel the ledger's unfinished batch jobs; a later `--mode batch` run collects what they had answered."""
+    from llava.expansion.asking.batch_run import cancel_all
+    from llava.expansion.teachers.batch_interfaces import open_batches
+
+    ledger = _ledger(ledger_uri, "cancel-batch", reading=True)
+    try:
+        number = cancel_all(open_batches(batch_form, teacher_endpoint, 60.0), ledger)
+    finally:
+        ledger.close()
+    typer.echo(f"{number} batch jobs are being cancelled")
+
+
 def _job(settings: Settings) -> Job:
     from llava.expansion.teachers.offline import OfflineTeacher
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-_MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)$")
+_MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<offset>\d{1,18})\+(?P<size>\d{1,18})$")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ same rows in every run, and a resumed run needs no more than the number of its s
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -122,12 +123,19 @@ def read_mixture(uri: str) -> RecordFile:
 
     problems: list[RowError] = [problem for file in files for problem in file.problems]
     made = RecordFile(uri, RecordList(mixed()), problems, total=len(chosen) + len(problems))
-    made.sha256 = sha256("".join([mixture.model_dump_json(exclude={"parts"}), *(f.sha256 for f in files)]).encode())
+    made.sha256 = _identity(mixture, files)
     for file, start in zip(files, starts, strict=False):
         made.repairs += file.repairs
         made.places |= file.places
-        made.starts += [(start + first, name) for first, name in file.starts]
+        made.starts += [(start + first, name) for first, name in file.starts or [(0, file.uri)]]
     return made
+
+
+def _identity(mixture: Mixture, files: Sequence[RecordFile]) -> str:
+    """Hash of all that decides the mixed rows; where the sources lie does not."""
+    parts = [part.model_dump(exclude={"data"}) | {"name": part.data.rpartition("/")[2]} for part in mixture.parts]
+    whole = [mixture.model_dump(exclude={"parts"}), parts, [file.sha256 for file in files]]
+    return sha256(json.dumps(whole, sort_keys=True).encode())
 
 
 def _absolute(data: str, folder: str) -> str:

@@ -62,6 +62,8 @@ def _files(uri: str) -> list[str]:
         if not named:
             raise DataError(f"{uri}: no file of that pattern")
         return [storage.join(folder, one) if folder else one for one in sorted(named)]
+    if name.lower().endswith((".csv", ".tsv")):
+        raise DataError(f"{uri}: found a table of captions; `llava expand --annotations-uri {uri}` makes rows of it")
     if _is_folder(uri):
         return _held(uri, [item.path for item in storage.list_files(uri)])
     return [uri]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from llava import storage
 from llava.errors import DataError, RowError
 from llava.json_lines import lines_of
-from llava.parsing import Malformed, parse_rows
+from llava.parsing import BadNumber, Malformed, parse_rows
 
 T = TypeVar("T")
 
@@ -78,8 +78,17 @@ def rows(uri: str) -> list[dict[str, Any]]:
     """
     data = storage.read_json(uri)
     if not isinstance(data, list) or not data or not all(isinstance(row, dict) for row in data):
-        raise DataError(f"{uri}: found {type(data).__name__}; expected a list of objects that is not empty")
+        raise DataError(f"{uri}: found {_kinds(data)}; expected a list of objects that is not empty")
     return data
+
+
+def _kinds(data: object) -> str:
+    if not isinstance(data, list):
+        return type(data).__name__
+    if not data:
+        return "an empty list"
+    index = next(index for index, row in enumerate(data) if not isinstance(row, dict))
+    return f"a list with {type(data[index]).__name__} as row {index}"
 
 
 def gold_of(golds: Mapping[str, T], key: str, uri: str, index: int, gold_uri: str) -> T:
@@ -114,10 +123,22 @@ def table(uri: str, key: str) -> list[dict[str, Any]]:
         DataError: there is no such list, or it is empty.
     """
     data = storage.read_json(uri)
+    return table_of(uri, data, key)
+
+
+def table_of(uri: str, data: object, key: str) -> list[dict[str, Any]]:
+    """As `table`, of a file that has been parsed.
+
+    Raises:
+        DataError: as `table`.
+    """
     rows = data.get(key) if isinstance(data, dict) else None
     if not isinstance(rows, list) or not rows:
         found = sorted(data)[:8] if isinstance(data, dict) else type(data).__name__
         raise DataError(f"{uri}: found {found}; expected a non-empty list under {key!r}")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise RowError(uri, index, key, row, "an object", problem="row-format")
     return rows
 
 
@@ -128,9 +149,39 @@ def text(uri: str, index: int, row: Mapping[str, Any], field: str) -> str:
         RowError: it is missing, empty or of another type.
     """
     value = row.get(field)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or str(value).strip() == "":
+    if not _plain(value) or str(value).strip() == "":
         raise RowError(uri, index, field, value, "a text that is not empty", problem="row-field")
     return str(value)
+
+
+def given(uri: str, index: int, row: Mapping[str, Any], field: str, default: str = "") -> str:
+    """A text (or number, as text) that a row may have; the default where it is missing, null or empty.
+
+    Raises:
+        RowError: it is of another type.
+    """
+    value = row.get(field)
+    if value is None or value == "":
+        return default
+    if not _plain(value):
+        raise RowError(uri, index, field, value, "a text", problem="row-field")
+    return str(value)
+
+
+def whole(uri: str, index: int, row: Mapping[str, Any], field: str) -> int:
+    """A whole number from 0, or its digits, that a row must have.
+
+    Raises:
+        RowError: it is missing or anything else.
+    """
+    value = text(uri, index, row, field)
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise RowError(uri, index, field, row.get(field), "a whole number", problem="row-field")
+    return int(value)
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, (bool, BadNumber))
 
 
 def texts(uri: str, index: int, row: Mapping[str, Any], field: str) -> list[str]:
@@ -143,6 +194,6 @@ def texts(uri: str, index: int, row: Mapping[str, Any], field: str) -> list[str]
     found = (
         [item.get("answer") if isinstance(item, dict) else item for item in value] if isinstance(value, list) else []
     )
-    if not found or not all(isinstance(item, str) for item in found):
+    if not found or not all(isinstance(item, str) and not isinstance(item, BadNumber) for item in found):
         raise RowError(uri, index, field, value, "a list of answers", problem="row-field")
     return [str(item) for item in found]

@@ -33,8 +33,8 @@ def read(folder: str) -> list[Item]:
     """
     found = layouts.find(folder, FORMS)
     instances = found["instances"]
-    boxes = {row.get("id"): row.get("bbox") for row in question_files.table(instances, "annotations")}
-    images = {row.get("id"): row for row in question_files.table(instances, "images")}
+    boxes = {str(row.get("id")): row.get("bbox") for row in question_files.table(instances, "annotations")}
+    images = {str(row.get("id")): row for row in question_files.table(instances, "images")}
     refs = plain_data(storage.read_bytes(found["refs"]), found["refs"])
     if not isinstance(refs, list):
         raise DataError(f"{found['refs']}: found {type(refs).__name__}; expected a list of references")
@@ -43,21 +43,21 @@ def read(folder: str) -> list[Item]:
         try:
             if row["split"] == "train":
                 continue
-            image = images[row["image_id"]]
-            left, top, wide, high = (float(value) for value in boxes[row["ann_id"]] or ())
+            image = images[str(row["image_id"])]
+            left, top, wide, high = (float(value) for value in boxes[str(row["ann_id"])] or ())
             size = float(image["width"]), float(image["height"])
             items += [
                 (
                     str(sentence["sent_id"]),
                     str(image["file_name"]),
-                    sentence["sent"],
+                    question_files.text(found["refs"], index, sentence, "sent"),
                     (left, top, wide, high),
                     size,
-                    row["split"],
+                    question_files.text(found["refs"], index, row, "split"),
                 )
                 for sentence in _sentences(row)
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{found['refs']}: reference {index}: {error!r}; expected a reference as REFER has them"
             ) from error

@@ -16,7 +16,7 @@ from llava.expansion.asking.dispatch import Outcome
 from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.reopening import reopen
 from llava.expansion.asking.settled import still_open
-from llava.expansion.asking.teaching import OFFLINE, TeacherSettings, ask_all
+from llava.expansion.asking.teaching import OFFLINE, TeacherSettings, ask_all, ask_in_batches
 from llava.expansion.gates import Panel
 from llava.expansion.gates.form_check import form_check, gate_check
 from llava.expansion.job import Job
@@ -24,7 +24,8 @@ from llava.expansion.rows.assembly import assemble
 from llava.expansion.rows.building import Built, RowOptions, build_rows, write_naive
 from llava.expansion.rows.sampling import Sampler
 from llava.expansion.showing.judge import Agreement, judge_requests, read_agreement, unusable_verdict
-from llava.expansion.showing.publishing import Run, publish
+from llava.expansion.showing.live import LivePage
+from llava.expansion.showing.publishing import OFFLINE_WARNING, Run, publish
 from llava.telemetry import Telemetry
 
 
@@ -94,6 +95,8 @@ def check(teacher: TeacherSettings, checks: Checks) -> None:
         SettingsError: no price for a budget, or an offline judge.
     """
     teacher.price()
+    if teacher.mode == "batch":
+        teacher.open_batches()
     if checks.judge_sample and teacher.teacher == OFFLINE:
         raise SettingsError(
             "judge_sample: the offline teacher cannot judge; set teacher to openai, or judge_sample to 0"
@@ -108,6 +111,8 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
         SettingsError: the ledger is open elsewhere, or the recipe has no judge.
     """
     job, checks, places = expansion.job, expansion.checks, expansion.places
+    if expansion.teacher.teacher == OFFLINE and job.taught:
+        telemetry.note(f"WARNING: {OFFLINE_WARNING}")
     telemetry.note(f"{len(job.corpus):,} images, {len(job.corpus.categories)} categories")
     for problem in job.corpus.problems[:5]:
         telemetry.note(f"left out: {problem}")
@@ -152,21 +157,32 @@ def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
         return total
     telemetry.note(f"{missing:,} replies to ask for")
 
+    warning = OFFLINE_WARNING if expansion.teacher.teacher == OFFLINE else ""
+    live = LivePage(expansion.places.report, missing, expansion.teacher.currency, warning)
+
     def progress(outcome: Outcome) -> None:
+        live.update(outcome, ledger.cost)
         done = outcome.answered + outcome.dropped + outcome.failed
         faults = sum(outcome.faults.values())
         telemetry.progress("replies", done, missing, cost=round(ledger.cost, 4) or None, faults=faults or None)
         telemetry.gauge("teacher_cost", ledger.cost)
         telemetry.gauge("teacher_replies", outcome.replies)
 
-    outcome = ask_all(
-        job.requests(),
-        expansion.teacher,
-        ledger,
-        unusable=unusable,
-        judged=gate_check(job.recipe, job.corpus.categories, off),
-        progress=progress,
-    )
+    if expansion.teacher.mode == "batch":
+        outcome = ask_in_batches(
+            job.requests, expansion.teacher, ledger, unusable=unusable, note=telemetry.note, progress=progress
+        )
+    else:
+        outcome = ask_all(
+            job.requests(),
+            expansion.teacher,
+            ledger,
+            unusable=unusable,
+            judged=gate_check(job.recipe, job.corpus.categories, off),
+            progress=progress,
+        )
+    if outcome.stopped:
+        live.update(outcome, ledger.cost, stopped=outcome.stopped)
     for fault, number in outcome.faults.most_common(5):
         telemetry.note(f"{number} x {fault}")
     if ledger.possibly_billed:

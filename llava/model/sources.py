@@ -34,7 +34,9 @@ def resolve(source: str, field: str, *, weights: bool = True) -> str:
         return str(_checked(node_copy(source, field, weights=weights), source, field))
     if source.startswith("file://"):
         return str(_checked(storage.as_local(source), source, field))
-    for candidate in (Path(source), Path(llava.__file__).parent.parent / source):
+    package = Path(llava.__file__).parent
+    # An installed wheel carries the shipped base models inside.
+    for candidate in (Path(source), package.parent / source, package / f"_{source}"):
         if candidate.exists():
             return str(_checked(candidate, source, field))
     if _HUB_ID.match(source):

@@ -117,6 +117,22 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
             compiled, _ = compile_package(build, package, Path(folder), ClusterOptions())
             typer.echo(parameter_file(compiled))
 
+    @app.command("list")
+    def list_command(
+        root: Annotated[str, typer.Option(help="Folder or s3:// URI below which runs lie")] = "runs",
+        limit: Annotated[int, typer.Option(help="Show so many, newest first", min=1)] = 20,
+    ) -> None:
+        """Finished runs of this machine: id, when, how long, what came out."""
+        from itertools import islice
+
+        if not storage.is_remote(root) and not storage.local_path(root).is_dir():
+            raise SettingsError(f"--root: {root}: no such folder; expected --root of a run, or one above")
+        extras.require("pipeline.py list", "pipeline", ["kfp"])
+        from llava.local.leavings import listed, runs_below
+
+        found = list(islice(runs_below(root), limit))
+        typer.echo(listed(found) if found else f"no finished run below {root}; `python pipeline.py run` makes one")
+
     add_remote_commands(app, build)
     add_schedule(app, build)
     add_clean(app)

@@ -25,7 +25,7 @@ from llava.pipelines.service import Service, version_name
 from llava.pipelines.values import check_arguments
 
 if TYPE_CHECKING:
-    from llava.local.run import LocalOptions, RunRecord
+    from llava.local.run import LocalOptions
     from llava.pipelines.earlier import EarlierRun
 
 PACKAGES = Path("build/pipelines")
@@ -218,14 +218,10 @@ def run_here(compiled: Path, arguments: dict[str, Any], options: LocalOptions) -
     except KeyboardInterrupt:  # typer would end without a word
         typer.echo(f"\npipeline: {INTERRUPTED}", err=True)
         raise typer.Exit(130) from None
-    say_outputs(record)
+    from llava.local.leavings import leave, table
 
-
-def say_outputs(record: RunRecord) -> None:
-    """What a local run made; its id is what `rerun` wants."""
-    typer.echo(f"{record.pipeline}: run {record.run} done after {record.seconds:.0f} s")
-    for name, output in sorted(record.outputs.items()):
-        typer.echo(f"  {name:<20} {output.uri}{'  (cached)' if output.cached else ''}")
+    summary = leave(record, options.root)
+    typer.echo(table(summary, options.root))
 
 
 def start(service: Service, request: RunRequest, *, experiment: str, name: str, root: str | None, cache: bool) -> None:

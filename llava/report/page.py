@@ -133,6 +133,15 @@ class Report:
             body += Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, text)
         return self._add(title, Markup('<div class="scroll"><table class="facts">{}</table></div>').format(body))
 
+    def links(self, title: str, links: Sequence[tuple[str, str]]) -> Report:
+        """Add links; nothing is fetched until a reader follows one.
+
+        Args:
+            links: (text, address), the address relative to the page's own place or a URI.
+        """
+        items = Markup("").join(Markup('<li><a href="{}">{}</a></li>').format(href, text) for text, href in links)
+        return self._add(title, Markup("<ul>{}</ul>").format(items))
+
     def raw(self, title: str, html: str, *, scripts: bool = False) -> Report:
         """HTML taken as it is: the caller has escaped whatever came from outside.
 
@@ -144,8 +153,8 @@ class Report:
         self._scripts = self._scripts or scripts
         return self._add(title, Markup(html))
 
-    def html(self) -> str:
-        """The whole page."""
+    def html(self, *, refresh_s: int = 0) -> str:
+        """The whole page; one that loads itself again after `refresh_s` seconds, 0: never."""
         assets = resources.files("llava.report")
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = environment.from_string((assets / "page.html.j2").read_text(encoding="utf-8"))
@@ -155,6 +164,7 @@ class Report:
             parts=self._parts,
             style=Markup((assets / "style.css").read_text(encoding="utf-8")),
             scripts=self._scripts,
+            refresh_s=refresh_s,
             version=__version__,
         )
 

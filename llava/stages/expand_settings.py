@@ -35,6 +35,18 @@ class Settings(StageSettings):
     teacher: Literal["offline", "openai"] = Field(
         "offline", description="offline: deterministic and free; openai: any OpenAI-compatible endpoint"
     )
+    mode: Literal["online", "batch"] = Field(
+        "online",
+        description="online: one request after another; batch: jobs at the provider's batch interface, cheaper",
+    )
+    batch_form: Literal["openai", "anthropic", "gemini"] = Field(
+        "openai", description="Whose batch interface teacher_endpoint is"
+    )
+    batch_requests: int = Field(0, ge=0, description="Most requests in a batch job; 0: the provider's limit")
+    batch_enqueued_tokens: int = Field(
+        0, ge=0, description="Most input tokens in unfinished batch jobs, as the account allows; 0: no limit"
+    )
+    batch_poll_s: float = Field(60.0, gt=0, description="Seconds between two looks at batch jobs")
     teacher_endpoint: str = Field("", description="Base URL of the endpoint; empty: the client's default")
     teacher_model: str = Field("", description="Model name as the endpoint knows it")
     max_cost: float = Field(
@@ -122,6 +134,7 @@ def _extra_body(text: str) -> dict[str, Any]:
 
 def teacher_settings(settings: Settings) -> TeacherSettings:
     """The part of the settings that is about the teacher."""
+    from llava.expansion.asking.batch_run import BatchLimits
     from llava.expansion.asking.limits import Limits
     from llava.expansion.asking.teaching import TeacherSettings
 
@@ -135,6 +148,9 @@ def teacher_settings(settings: Settings) -> TeacherSettings:
         tokens_per_minute=settings.tokens_per_minute,
         timeout=settings.request_timeout_s,
         limits=Limits(settings.concurrency, settings.max_retries, settings.max_repairs, settings.max_unusable),
+        mode=settings.mode,
+        batch_form=settings.batch_form,
+        batch=BatchLimits(settings.batch_requests, 0, settings.batch_enqueued_tokens, settings.batch_poll_s),
     )
 
 

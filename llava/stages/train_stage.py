@@ -172,9 +172,21 @@ def _write_manifest(job: Job, settings: TrainSettings, result: Result, metrics: 
             "world_size": result.world_size,
             "device": result.device,
             "warnings": result.warnings,
+            "serving": serving_note(job.recipe.model.projector),
         },
     )
     write_manifest(job.output_uri, manifest)
+
+
+def serving_note(projector: str) -> str:
+    """Which engines load a model with this projector, as of vLLM 0.33 and SGLang 0.5.23."""
+    if projector in ("linear", "identity", "mlp1x_gelu"):
+        return "transformers only: the projector's activation is `linear`, which vLLM's registry of activations lacks"
+    if projector != "mlp2x_gelu":
+        return "transformers only, with trust_remote_code: the projector has more layers than the stock class"
+    return (
+        "transformers and vLLM; SGLang registers no CLIP vision model, so that no LLaVA with a CLIP tower loads there"
+    )
 
 
 def _hashes(uri: str) -> dict[str, str]:

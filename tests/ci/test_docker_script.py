@@ -53,6 +53,20 @@ def test_too_little_disk_is_said_and_is_a_failure_only_where_an_engine_was_deman
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_torch_for_the_cpu_is_nowhere_it_says_so_before_it_builds(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "uv").write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked\necho "no such version" >&2\nexit 1\n')
+    (programs / "uv").chmod(0o755)
+    place = tmp_path / "place"
+    place.mkdir()
+    given = {"PATH": f"{programs}:{os.environ['PATH']}", "UV_FIND_LINKS": "", "PIP_FIND_LINKS": "", "EXTRA_WHEELS": ""}
+    code, said = end(script(place, "false", **given))
+    assert code == 0 and "NOT RUN: torch==2.13.0+cpu is nowhere to be had: no such version" in said
+    assert "--torch-backend cpu torch==2.13.0+cpu" in (tmp_path / "asked").read_text()
+    assert list(place.iterdir()) == []
+
+
 def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
     gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
     left = tmp_path / f"llava-docker.{gone}.abcdef"

@@ -29,7 +29,7 @@ def test_workflows_are_bounded_pinned_and_least_privileged(path: Path) -> None:
         assert job["timeout-minutes"] <= 120
     for step in steps(path):
         if "uses" in step:
-            assert re.search(r"@v\d", step["uses"])
+            assert re.search(r"@[0-9a-f]{40}$", step["uses"]), f"{step['uses']}: a tag can move; pin the commit"
         # What a contributor can write (titles, branch names) must not be pasted into a shell.
         assert "${{ github.event" not in step.get("run", "") and "${{ github.head_ref" not in step.get("run", "")
 
@@ -54,6 +54,7 @@ def test_scripts_and_make_targets_exist() -> None:
     [
         ("images.yml", ["-m", "tools.images", "build"]),
         ("images.yml", ["-m", "tools.images", "verify"]),
+        ("images.yml", ["-m", "tools.images", "references"]),
         ("images.yml", ["pipeline.py", "compile"]),
         ("images.yml", ["pipeline.py", "upload"]),
         ("cluster.yml", ["-m", "tools.images", "build"]),

@@ -28,6 +28,7 @@ LLAVA: list[tuple[str, list[str]]] = [
     ("pretrain --out o", ["data: missing"]),
     ("pretrain --data none.json --out o", ["data: none.json: no such file"]),
     ("pretrain --data row.json --out o", ["did you mean rows.json?"]),
+    ("pretrain --data captions.csv --out o", ["data: captions.csv", "llava expand --annotations-uri"]),
     ("pretrain --data photos --out o", ["data: photos"]),
     ("pretrain --data rows.json --recipe tinny --out o", ["recipe: found 'tinny'", "did you mean tiny?"]),
     ("pretrain --data rows.json --recipe gone.yaml --out o", ["gone.yaml"]),
@@ -186,6 +187,7 @@ def test_a_refusal_waits_for_no_heavy_library(command: list[str], folder: Path) 
     assert not imported & {"torch", "transformers", "kfp", "kubernetes", "onnx", "openai"}
 
 
+@pytest.mark.slow
 def test_a_partial_install_names_its_extra(folder: Path) -> None:
     """With the libraries of an extra hidden, each command says which extra it lacks, in a line."""
     hide = (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.server
 import io
 import json
 import os
 import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from llava import storage
 from llava.data.check import check_rows
 from llava.data.images import ImageSource
 from llava.data.records import read_records
 from llava.data.row_sources import files_of
-from llava.errors import DataError, UserError
+from llava.errors import DataError, SettingsError, UserError
+from tests.s3_server import S3Server
 
 COLOURS = ["red", "green", "blue", "white"]
 
@@ -143,6 +149,92 @@ def test_webdataset_tars(tmp_path: Path) -> None:
         add(tar, "003.json", json.dumps(row(3, "ignored.png")).encode())
     assert colours_of(str(tmp_path)) == COLOURS
     assert [record.id for record in read_records(str(tmp_path)).records] == ["a/000", "a/001", "002", "3"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """A hub with one data set, owner/colours, over HTTP as huggingface_hub asks it; the files are the fixture's."""
+    files: dict[str, bytes] = {}
+    commit = "0" * 40
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, *, body: bool) -> None:
+            path = self.path.partition("?")[0]
+            data, status = b'{"error": "Repository not found"}', 404
+            if path.startswith("/api/datasets/owner/colours"):
+                siblings = [{"rfilename": name} for name in files]
+                listed = {"id": "owner/colours", "sha": commit, "siblings": siblings, "private": False}
+                tree = [{"type": "file", "path": name, "size": len(held), "oid": "1"} for name, held in files.items()]
+                data, status = json.dumps(tree if "/tree/" in path else listed).encode(), 200
+            elif path.startswith(f"/datasets/owner/colours/resolve/{commit}/"):
+                data, status = files[path.partition(f"{commit}/")[2]], 200
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("X-Repo-Commit", commit)
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    yield files
+    server.shutdown()
+    thread.join()
+
+
+def test_a_data_set_of_the_hub(tmp_path: Path, hub: dict[str, bytes]) -> None:
+    for name, numbers in (
+        ("data/train-0.parquet", [0, 1]),
+        ("data/train-1.parquet", [2]),
+        ("data/test-0.parquet", [3]),
+    ):
+        path = tmp_path / "x.parquet"
+        pq.write_table(table_of(numbers), path)
+        hub[name] = path.read_bytes()
+    hub["README.md"] = b"# Colours"
+    assert sorted(colours_of("hf://datasets/owner/colours")) == sorted(COLOURS)
+    assert colours_of("hf://datasets/owner/colours@main:data/train-*.parquet") == COLOURS[:3]
+    with pytest.raises(SettingsError, match="the hub does not give it"):
+        read_records("hf://datasets/owner/gone")
+    with pytest.raises(SettingsError, match="owner/name"):
+        read_records("hf://datasets/nothing")
+
+
+def test_containers_in_a_store(tmp_path: Path, moto_s3: S3Server) -> None:
+    """Tables and tars are read by ranges; a tar's images stay where they are."""
+    pq.write_table(table_of([0, 1]), tmp_path / "a.parquet")
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        for number in (2, 3):
+            for ending, data in (("txt", COLOURS[number].encode()), ("png", png(COLOURS[number]))):
+                info = tarfile.TarInfo(f"{number}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"messages": messages(0)}))
+    for name in ("a.parquet", "b.tar", "c.jsonl"):
+        storage.upload(tmp_path / name, f"{moto_s3.uri}/rows/{name}")
+    assert colours_of(f"{moto_s3.uri}/rows/a.parquet,{moto_s3.uri}/rows/b.tar") == COLOURS
+    assert len(read_records(f"{moto_s3.uri}/rows/*.jsonl").records) == 1
+    with pytest.raises(UserError, match="several forms"):
+        read_records(f"{moto_s3.uri}/rows")
 
 
 def test_a_data_uri_is_its_own_image(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def lines(*rows: dict[str, Any]) -> str:
 
 def test_names_are_their_own_and_an_unknown_one_lists_them() -> None:
     names = [benchmark.name for benchmark in BENCHMARKS]
-    assert len(set(names)) == len(names) == 17
+    assert len(set(names)) == len(names) == 24
     assert [get_benchmark(name).name for name in names] == names
-    with pytest.raises(SettingsError, match="found 'vqa'; expected one of captions, custom"):
+    with pytest.raises(SettingsError, match="found 'vqa'; expected one of ai2d, captions, chartqa, custom"):
         get_benchmark("vqa")
 
 

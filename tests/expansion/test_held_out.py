@@ -21,6 +21,7 @@ GATES = {  # class of the set -> the gate that answers for it
     "truncation": "truncation",
     "refusal": "refusal",
     "leakage": "leakage",
+    "coordinates": "coordinates",
     "grounding": "grounding",
     "counts": "counts",
     "sides": "sides",

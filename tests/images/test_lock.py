@@ -50,6 +50,16 @@ def test_an_unpinned_lock_is_not_a_release(checkout: Path) -> None:
     assert sum("not pinned" in fault for fault in faults(checkout, images, contents)) == 2
 
 
+def test_references_for_signing_and_scanning(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pin(checkout)
+    assert main(["--root", str(checkout), "references"]) == 0
+    said = capsys.readouterr().out
+    assert said == f"light=reg.example.com/demo-light{DIGEST}\ntrain=reg.example.com/demo-train{DIGEST}\n"
+    pin(checkout, suffix="")
+    assert main(["--root", str(checkout), "references"]) == 2
+    assert "is not pinned to a digest" in capsys.readouterr().err
+
+
 def test_a_stage_that_points_elsewhere(checkout: Path) -> None:
     pin(checkout)
     lock = read_lock(checkout)

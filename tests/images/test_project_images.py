@@ -114,6 +114,22 @@ def test_hadolint() -> None:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")
 def test_shellcheck() -> None:
-    scripts = ["tools/setup_venv.sh", "tools/lock_images.sh", ".ci/run", *map(str, (ROOT / ".ci").glob("*.sh"))]
+    scripts = [".ci/run", *(str(path) for folder in (".ci", "tools") for path in (ROOT / folder).glob("*.sh"))]
     answer = subprocess.run(["shellcheck", *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout
+
+
+def test_the_light_image_can_announce_the_end_of_runs(tmp_path: Path) -> None:
+    """manifests/components/announce runs `llava announce` in it: on its files alone, as far as the first setting."""
+    for name in image_files(ROOT, IMAGES["light"]):
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    program = (
+        "import llava.cli, llava.cli.announcing as a; print(a.__file__); llava.cli.main(['announce', '--root', 'r'])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={"PATH": "", "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert str(tmp_path) in ran.stdout and "LLAVA_WEBHOOK_URL: expected the URL of a webhook" in ran.stderr, ran.stderr

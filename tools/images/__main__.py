@@ -1,4 +1,4 @@
-"""The command line: `python -m tools.images {hash,files,plan,build,verify}`, from the root of a checkout."""
+"""The command line: `python -m tools.images {hash,files,plan,build,verify,references}`, from the root of a checkout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tools.images import build as building
 from tools.images.bake import Image, load_images
 from tools.images.content import content_hash, image_files
 from tools.images.dockerfile import DockerfileError
-from tools.images.lock import LOCK_FILE, faults, write_lock
+from tools.images.lock import LOCK_FILE, faults, pinned_references, write_lock
 from tools.images.registry import RegistryError
 
 
@@ -96,6 +96,12 @@ def _verify(options: argparse.Namespace, root: Path, images: dict[str, Image]) -
     return 1 if found else 0
 
 
+def _references(options: argparse.Namespace, root: Path, images: dict[str, Image]) -> int:
+    for name, reference in pinned_references(root, images).items():
+        print(f"{name}={reference}")
+    return 0
+
+
 def _contents(root: Path, images: dict[str, Image]) -> dict[str, str]:
     return {name: content_hash(root, image) for name, image in images.items()}
 
@@ -114,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("hash", _hash, "print the content hash of each image")
     add("files", _files, "print the files each image is made of")
     add("verify", _verify, "fail unless images.lock.json pins every stage to an image of exactly this content")
+    add("references", _references, "print NAME=REPOSITORY@DIGEST of each image that images.lock.json pins")
     registry = "HOST/PATH in front of the image names; without it, the local engine is asked"
     add("plan", _plan, "print as JSON which images must be built").add_argument("--registry", default="", help=registry)
     command = add("build", _build, "build the images whose content is nowhere yet; with --push, rewrite the lock")

@@ -65,3 +65,20 @@ def faults(root: Path, images: Mapping[str, Image], contents: Mapping[str, str])
             if lock["stages"].get(stage) != entry["reference"]:
                 found.append(f"stage {stage}: found {lock['stages'].get(stage)!r}; expected {entry['reference']!r}")
     return found
+
+
+def pinned_references(root: Path, images: Mapping[str, Image]) -> dict[str, str]:
+    """Image name -> `repository@sha256:...` as the lock pins it: what a signature or a scan is about, without a tag.
+
+    Raises:
+        ValueError: an image is not pinned.
+    """
+    lock, found = read_lock(root), {}
+    for image in images.values():
+        reference = lock["images"].get(image.repository, {}).get("reference", "")
+        tagged, _, digest = reference.partition("@")
+        if not digest:
+            raise ValueError(f"{image.repository}: {reference or 'absent'} is not pinned to a digest")
+        host, slash, rest = tagged.rpartition("/")  # a host may have a port
+        found[image.name] = f"{host}{slash}{rest.partition(':')[0]}@{digest}"
+    return found

@@ -14,13 +14,20 @@ from importlib.metadata import entry_points
 from llava import storage
 from llava.errors import SettingsError
 from llava.evaluation.benchmark import Benchmark
+from llava.evaluation.benchmarks.ai2d import AI2D
 from llava.evaluation.benchmarks.captions import Captions, Flickr30k, NoCaps
+from llava.evaluation.benchmarks.chartqa import ChartQA
 from llava.evaluation.benchmarks.custom import Custom
+from llava.evaluation.benchmarks.docvqa import DocVQA
 from llava.evaluation.benchmarks.gqa import GQA
+from llava.evaluation.benchmarks.hallusion import HallusionBench
 from llava.evaluation.benchmarks.llava_bench import LLaVABench
 from llava.evaluation.benchmarks.mmbench import MMBench, MMBenchCN
 from llava.evaluation.benchmarks.mme import MME
+from llava.evaluation.benchmarks.mmmu import MMMU
+from llava.evaluation.benchmarks.mmstar import MMStar
 from llava.evaluation.benchmarks.mmvet import MMVet
+from llava.evaluation.benchmarks.ocrbench import OCRBench
 from llava.evaluation.benchmarks.pope import Pope
 from llava.evaluation.benchmarks.refcoco import RefCOCO
 from llava.evaluation.benchmarks.scienceqa import ScienceQA
@@ -47,6 +54,13 @@ BENCHMARKS: tuple[type[Benchmark], ...] = (
     Captions,
     NoCaps,
     Flickr30k,
+    MMMU,
+    MMStar,
+    AI2D,
+    ChartQA,
+    DocVQA,
+    OCRBench,
+    HallusionBench,
 )
 GROUP = "llava.benchmarks"
 

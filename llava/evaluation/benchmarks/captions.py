@@ -46,16 +46,16 @@ class Captions(Benchmark):
         file = layouts.find(uri, self.forms)["captions"]
         data = storage.read_json(file)
         if isinstance(data, dict) and data.get("images") and "annotations" not in data:
-            return self._karpathy(file)
+            return self._karpathy(file, data)
         references: dict[str, list[str]] = {}
-        for index, row in enumerate(question_files.table(file, "annotations")):
+        for index, row in enumerate(question_files.table_of(file, data, "annotations")):
             key = question_files.text(file, index, row, "image_id")
             references.setdefault(key, []).append(question_files.text(file, index, row, "caption"))
         questions = []
-        for index, row in enumerate(question_files.table(file, "images")):
+        for index, row in enumerate(question_files.table_of(file, data, "images")):
             key, image = question_files.text(file, index, row, "id"), question_files.text(file, index, row, "file_name")
             if key in references:
-                kind = str(row.get("domain") or "all")  # NoCaps: in-, near- and out-domain
+                kind = question_files.given(file, index, row, "domain", "all")  # NoCaps: in-, near- and out-domain
                 gold = {"captions": references[key]}
                 questions.append(Question(key, (image,), ASK, references[key][0], kind, image, gold))
         if not questions:
@@ -63,18 +63,19 @@ class Captions(Benchmark):
         return questions
 
     @staticmethod
-    def _karpathy(file: str) -> list[Question]:
+    def _karpathy(file: str, data: object) -> list[Question]:
         questions = []
-        for index, row in enumerate(question_files.table(file, "images")):
+        for index, row in enumerate(question_files.table_of(file, data, "images")):
             if row.get("split") != "test":
                 continue
             name = question_files.text(file, index, row, "filename")
-            folder = str(row.get("filepath") or "")
+            folder = question_files.given(file, index, row, "filepath")
             sentences = row.get("sentences")
-            if not isinstance(sentences, list) or not sentences:
+            if not isinstance(sentences, list) or not sentences or not all(isinstance(s, dict) for s in sentences):
                 raise RowError(file, index, "sentences", sentences, "a list of captions", problem="row-field")
             captions = [question_files.text(file, index, sentence, "raw").strip() for sentence in sentences]
-            key, image = str(row.get("cocoid", row.get("imgid", name))), f"{folder}/{name}" if folder else name
+            key = question_files.given(file, index, row, "cocoid" if "cocoid" in row else "imgid", name)
+            image = f"{folder}/{name}" if folder else name
             questions.append(Question(key, (image,), ASK, captions[0], "all", image, {"captions": captions}))
         if not questions:
             raise DataError(f"{file}: no image of the test split in it")

@@ -79,10 +79,10 @@ def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _table(file: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(1 << 24)
     reader = csv.DictReader(io.StringIO(storage.read_text(file).lstrip("\ufeff"), newline=""), delimiter=delimiter)
-    names = reader.fieldnames or []
+    names = _header(file, reader)
     letters = [name for name in names if name in choices.LETTERS and len(name) == 1]
     index = -1
-    for index, cells in enumerate(reader):
+    for index, cells in enumerate(_checked(file, reader)):
         if None in cells or None in cells.values():
             raise RowError(file, index, "(line)", list(cells.values()), f"{len(names)} columns", problem="row-format")
         row: dict[str, Any] = {name: value for name, value in cells.items() if value != "" and name not in letters}
@@ -95,6 +95,24 @@ def _table(file: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield index, row
     if index < 0:
         raise DataError(f"{file}: no questions in it; expected a header line and a row a question")
+
+
+def _header(file: str, reader: csv.DictReader[str]) -> list[str]:
+    try:
+        names = list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise DataError(f"{file}: cannot be read: {error}; expected a header line and a row a question") from error
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file}: the header has {', '.join(twice)} more than once; expected each column once")
+    return names
+
+
+def _checked(file: str, reader: csv.DictReader[str]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{file}: line {reader.line_num}: cannot be read: {error}") from error
 
 
 def _question(file: str, index: int, row: dict[str, Any]) -> Question:
@@ -134,6 +152,9 @@ def _texts(file: str, index: int, row: dict[str, Any], field: str) -> list[str]:
 
 
 def _options(file: str, index: int, value: object) -> dict[str, str]:
+    several = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    if not all(isinstance(item, (str, int, float)) for item in several):
+        raise RowError(file, index, "options", value, "options that are texts", problem="row-field")
     if isinstance(value, list) and 2 <= len(value) <= len(choices.LETTERS):
         value = choices.lettered([str(item) for item in value])
     if not isinstance(value, dict) or len(value) < 2 or not all(key in tuple(choices.LETTERS) for key in value):

@@ -52,7 +52,8 @@ class GQA(Benchmark):
         questions = []
         for key, image, text, index in asked:
             row = question_files.gold_of(golds, key, found.get("asked", file), index, file)
-            kind = str((row.get("types") or {}).get("structural") or "all")
+            types = row.get("types")
+            kind = question_files.given(file, index, types, "structural", "all") if isinstance(types, dict) else "all"
             answer = question_files.text(file, index, row, "answer")
             questions.append(Question(key, (image,), text, answer, kind, image))
         return questions

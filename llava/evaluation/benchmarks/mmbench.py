@@ -7,14 +7,10 @@ does for the development split, whose official figure is the server's too.
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
 from collections.abc import Mapping, Sequence
 
-from llava import storage
-from llava.errors import DataError, RowError
-from llava.evaluation import choices, layouts, question_files, statistics, submission
+from llava.errors import RowError
+from llava.evaluation import choices, layouts, question_files, statistics, submission, tables
 from llava.evaluation.benchmark import OPTION_LETTER, OPTION_LETTER_CN, Benchmark, Profile, Question, Scored
 from llava.evaluation.layouts import Form, Part
 from llava.evaluation.ratios import Ratios
@@ -24,9 +20,6 @@ from llava.evaluation.submission import Submission
 ROTATION = 1_000_000
 SOURCE = "https://github.com/open-compass/MMBench"
 SERVER = "https://mmbench.opencompass.org.cn/mmbench-submission"
-# What pandas reads as missing, besides which the original takes any `nan` and `none`.
-_MISSING = frozenset({"", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a"})
-_MISSING_AS_WRITTEN = frozenset({"NA", "NULL", "null"})
 _DROPPED = ("hint", "category", "source", "image", "comment", "l2-category")
 
 
@@ -51,29 +44,18 @@ class MMBench(Benchmark):
     def read(self, uri: str) -> list[Question]:
         questions = []
         for file in self._files(uri):
-            table = read_table(file)
-            images = {question_files.text(file, k, row, "index"): row.get("image") or "" for k, row in enumerate(table)}
-            for index, row in enumerate(table):
-                key = question_files.text(file, index, row, "index")
-                image = images[key]
-                if image in images:  # rotations may refer to another row's image
-                    image = images[image]
-                if not image:
-                    raise RowError(file, index, "image", image, "a base64 image", problem="row-field")
-                options = {letter: row[letter] for letter in "ABCD" if not missing(row.get(letter))}
-                if len(options) < 2:
-                    raise RowError(file, index, "A, B, C, D", options, "at least two options", problem="row-field")
-                hint = row.get("hint")
-                text = question_files.text(file, index, row, "question")
-                text = choices.ask(text, options, "" if missing(hint) else str(hint), self.suffix)
-                letter = "" if missing(row.get("answer")) else row["answer"].strip()
-                if letter and letter not in options:
-                    raise RowError(file, index, "answer", letter, f"one of {', '.join(options)}", problem="row-field")
-                kind = str(row.get("category") or "all")
-                gold = {"letter": letter, "options": options}
-                group = str(int(key) % ROTATION)
-                reference = f"data:image/jpeg;base64,{image}"
-                questions.append(Question(key, (reference,), text, letter, kind, group, gold, known=bool(letter)))
+            for row in tables.rows(file):
+                if len(row.options) < 2:
+                    expected = "at least two options"
+                    raise RowError(file, row.number, "A, B, C, D", dict(row.options), expected, problem="row-field")
+                if not row.key.isdecimal() or len(row.key) > 18:
+                    raise RowError(file, row.number, "index", row.key, "a whole number", problem="row-field")
+                hint = "" if tables.missing(row.cells.get("hint")) else row.cells["hint"]
+                text = choices.ask(row.text("question"), row.options, hint, self.suffix)
+                letter, group = row.letter(), str(int(row.key) % ROTATION)
+                gold = {"letter": letter, "options": row.options}
+                kind = row.given("category", "all")
+                questions.append(Question(row.key, row.images, text, letter, kind, group, gold, known=bool(letter)))
         return questions
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:
@@ -85,11 +67,11 @@ class MMBench(Benchmark):
         columns: list[str] = []
         rows: list[dict[str, object]] = []
         for file in self._files(uri):
-            for row in read_table(file):
+            for row in tables.read_table(file):
                 if row["index"] not in wanted:
                     continue
                 columns = columns or [column for column in row if column not in _DROPPED]
-                kept: dict[str, object] = {key: None if missing(row[key]) else row[key] for key in columns}
+                kept: dict[str, object] = {key: None if tables.missing(row[key]) else row[key] for key in columns}
                 rows.append(kept | {"index": int(row["index"]), "prediction": answers.get(row["index"], "")})
         place = min(6, len(columns))
         header = [*columns[:place], "prediction", *columns[place:]]
@@ -131,26 +113,3 @@ class MMBenchCN(MMBench):
             "MMBench_TEST_CN.tsv",
         )
     )
-
-
-def read_table(file: str) -> list[dict[str, str]]:
-    """The rows of a TSV with a header line.
-
-    Raises:
-        DataError: no rows, or a row with another number of columns than the header.
-    """
-    csv.field_size_limit(sys.maxsize)
-    table = list(csv.DictReader(io.StringIO(storage.read_text(file), newline=""), delimiter="\t"))
-    if not table:
-        raise DataError(f"{file}: no questions in it; expected MMBench's TSV with a header line")
-    for index, row in enumerate(table):
-        if None in row or None in row.values():
-            raise RowError(file, index, "(line)", row.get("index"), f"{len(table[0])} columns", problem="row-format")
-    return table
-
-
-def missing(value: str | None) -> bool:
-    """Whether a cell is empty as the original sees it: what pandas reads as missing, `nan`, `none`."""
-    if value is None or value in _MISSING_AS_WRITTEN:
-        return True
-    return value.lower() in _MISSING or value.lower() in ("nan", "none")

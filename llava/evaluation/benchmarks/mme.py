@@ -80,7 +80,7 @@ class MME(Benchmark):
             if label not in ("yes", "no"):
                 raise RowError(file, index, "answer", label, "Yes or No", problem="row-field")
             image = question_files.text(file, index, row, "image")
-            kind = str(row.get("category") or image.split("/", 1)[0])
+            kind = question_files.given(file, index, row, "category", image.split("/", 1)[0])
             text = mme_release.plain(question_files.text(file, index, row, "question")) + SHORT_ANSWER
             key = f"{question_files.text(file, index, row, 'question_id')}#{index}"
             questions.append(Question(key, (image,), text, label, kind, f"{kind}/{image}"))

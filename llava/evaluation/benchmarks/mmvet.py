@@ -48,7 +48,7 @@ class MMVet(Judged):
                 line = question_files.gold_of(asked, key, file, index, found["asked"])
                 text, image = line["text"], line["image"]
             skills = row.get("capability")
-            if not isinstance(skills, list) or not skills:
+            if not isinstance(skills, list) or not skills or not all(isinstance(skill, str) for skill in skills):
                 raise RowError(file, index, "capability", skills, "a list of capabilities", problem="row-field")
             gold["capability"] = sorted(str(skill) for skill in skills)
             kind = ",".join(gold["capability"])

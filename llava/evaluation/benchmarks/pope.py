@@ -52,7 +52,7 @@ class Pope(Benchmark):
         questions = []
         for index, row in question_files.json_lines(file):
             label = _label(file, index, row)
-            kind = str(row.get("category") or _sampling(file))
+            kind = question_files.given(file, index, row, "category", _sampling(file))
             image = question_files.text(file, index, row, "image")
             key = f"{kind}-{question_files.text(file, index, row, 'question_id')}"
             text = question_files.text(file, index, row, "text") + SHORT_ANSWER

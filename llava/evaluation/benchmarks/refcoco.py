@@ -49,7 +49,7 @@ class RefCOCO(Benchmark):
         image = question_files.text(file, index, row, "image")
         size = _number(file, index, row, "width"), _number(file, index, row, "height")
         box = _box(file, index, row.get("bbox"))
-        kind = str(row.get("split") or "all")
+        kind = question_files.given(file, index, row, "split", "all")
         if "sent" in row:
             left, top, right, bottom = box
             if right <= left or bottom <= top:
@@ -65,12 +65,13 @@ class RefCOCO(Benchmark):
         boxes = {str(row.get("image_id")): row for row in question_files.table(file, "annotations")}
         items = []
         for index, row in enumerate(question_files.table(file, "images")):
-            gold = question_files.gold_of(boxes, str(row.get("id")), file, index, f"the annotations of {file}")
+            key = question_files.text(file, index, row, "id")
+            gold = question_files.gold_of(boxes, key, file, index, f"the annotations of {file}")
             size = _number(file, index, row, "width"), _number(file, index, row, "height")
             image = question_files.text(file, index, row, "file_name")
             text = question_files.text(file, index, row, "caption")
-            kind = str(row.get("dataset_name") or "all")
-            items.append((str(row["id"]), image, text, _box(file, index, gold.get("bbox")), size, kind))
+            kind = question_files.given(file, index, row, "dataset_name", "all")
+            items.append((key, image, text, _box(file, index, gold.get("bbox")), size, kind))
         return items
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:
@@ -93,7 +94,11 @@ def _question(key: str, image: str, text: str, box: Box, size: tuple[float, floa
 
 
 def _box(file: str, index: int, box: object) -> Box:
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
+    if not (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box)
+    ):
         raise RowError(file, index, "bbox", box, "[left, top, width, height]", problem="row-field")
     left, top, wide, high = (float(value) for value in box)
     return left, top, wide, high

@@ -49,16 +49,16 @@ class ScienceQA(Benchmark):
             if not row.get("image"):
                 continue
             options = self._options(file, index, row)
-            hint = str(row.get("hint") or "")
+            hint = question_files.given(file, index, row, "hint")
             if prompts is None:
                 text = question_files.text(file, index, row, "question")
                 text = choices.ask(text, options, f"Context: {hint}" if hint else "")
             else:
                 text = question_files.gold_of(prompts, key, file, index, found["asked"])
-            image = f"{key}/{row['image']}"
+            image = f"{key}/{question_files.text(file, index, row, 'image')}"
             letter = choices.LETTERS[int(row["answer"])]
             gold = {"letter": letter, "options": options}
-            kind = str(row.get("subject") or "all")
+            kind = question_files.given(file, index, row, "subject", "all")
             questions.append(Question(key, (image,), text, letter, kind, image, gold))
         if not questions:
             raise DataError(f"{file}: no question with an image in it")
@@ -83,8 +83,10 @@ class ScienceQA(Benchmark):
         options, answer = row.get("choices"), row.get("answer")
         if not isinstance(options, list) or not 2 <= len(options) <= 5:
             raise RowError(file, index, "choices", options, "a list of two to five choices", problem="row-field")
-        if not isinstance(answer, int) or not 0 <= answer < len(options):
+        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
             raise RowError(file, index, "answer", answer, f"0 to {len(options) - 1}", problem="row-field")
+        if not all(isinstance(option, (str, int, float)) for option in options):
+            raise RowError(file, index, "choices", options, "a list of texts", problem="row-field")
         return choices.lettered([str(option) for option in options])
 
     @staticmethod
@@ -92,7 +94,9 @@ class ScienceQA(Benchmark):
         prompts = {}
         for index, row in enumerate(question_files.rows(file)):
             turns = row.get("conversations")
-            if not isinstance(turns, list) or not turns or not isinstance(turns[0].get("value"), str):
+            first = turns[0] if isinstance(turns, list) and turns else None
+            if not isinstance(first, dict) or not isinstance(first.get("value"), str):
                 raise RowError(file, index, "conversations", turns, "a list of turns", problem="row-field")
-            prompts[str(row.get("id"))] = turns[0]["value"].replace("<image>", "").strip() + OPTION_LETTER
+            key = question_files.text(file, index, row, "id")
+            prompts[key] = first["value"].replace("<image>", "").strip() + OPTION_LETTER
         return prompts

@@ -37,13 +37,14 @@ class Seed(Benchmark):
         found = layouts.find(uri, self.forms)
         file = found["questions"]
         data = storage.read_json(file)
-        rows = question_files.table(file, "questions")
-        abilities = {number: name for name, number in (data.get("question_type") or {}).items()}
+        rows = question_files.table_of(file, data, "questions")
+        types = data.get("question_type")
+        abilities = {str(number): str(name) for name, number in types.items()} if isinstance(types, dict) else {}
         asked = self._asked(found["asked"]) if "asked" in found else None
         frames = storage.exists(storage.join(layouts.folder_of(uri), FRAMES))
         questions = []
         for index, row in enumerate(rows):
-            kind = str(row.get("data_type", "image"))
+            kind = question_files.given(file, index, row, "data_type", "image")
             if kind != "image" and not frames:
                 continue
             key = question_files.text(file, index, row, "question_id")
@@ -56,7 +57,8 @@ class Seed(Benchmark):
             else:
                 text = choices.ask(question_files.text(file, index, row, "question"), options)
                 image = self._image(file, index, row, kind)
-            ability = str(abilities.get(row.get("question_type_id"), row.get("question_type_id", "all")))
+            number = question_files.given(file, index, row, "question_type_id", "all")
+            ability = abilities.get(number, number)
             gold = {"letter": letter, "options": options, "part": kind}
             questions.append(Question(key, (image,), text, letter, ability, image, gold))
         if not questions:

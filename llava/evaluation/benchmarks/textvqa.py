@@ -34,8 +34,11 @@ class TextVQA(Benchmark):
         file = found["questions"]
         seen: dict[str, list[str]] = {}
         if "ocr" in found:
-            for row in question_files.table(found["ocr"], "data"):
-                seen[str(row["image_id"])] = [str(token) for token in row.get("ocr_tokens", [])]
+            for index, row in enumerate(question_files.table(found["ocr"], "data")):
+                tokens = row.get("ocr_tokens") or []
+                if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+                    raise RowError(found["ocr"], index, "ocr_tokens", tokens, "a list of texts", problem="row-field")
+                seen[question_files.text(found["ocr"], index, row, "image_id")] = tokens
         prompts = self._prompts(found["asked"]) if "asked" in found else None
         questions = []
         for index, row in enumerate(question_files.table(file, "data")):

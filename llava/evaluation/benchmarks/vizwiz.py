@@ -46,7 +46,7 @@ class VizWiz(Benchmark):
                 continue
             answers = question_files.ten(file, index, row)
             best = max(dict.fromkeys(answers), key=answers.count)
-            kind = str(row.get("answer_type") or "all")
+            kind = question_files.given(file, index, row, "answer_type", "all")
             questions.append(Question(image, (image,), text, best, kind, image, {"answers": answers}))
         return questions
 

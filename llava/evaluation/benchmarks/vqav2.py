@@ -48,8 +48,16 @@ class VQAv2(Benchmark):
         if "asked" in found:
             file = found["asked"]
             return [
-                Question(str(row["question_id"]), (row["image"],), row["text"], "", "all", row["image"], known=False)
-                for _, row in question_files.asked(file)
+                Question(
+                    str(question_files.whole(file, index, row, "question_id")),
+                    (row["image"],),
+                    row["text"],
+                    "",
+                    "all",
+                    row["image"],
+                    known=False,
+                )
+                for index, row in question_files.asked(file)
             ]
         file = found.get("questions") or found["open"]
         labels = found.get("annotations")
@@ -57,18 +65,18 @@ class VQAv2(Benchmark):
         golds = {str(row.get("question_id")): (index, row) for index, row in enumerate(rows)}
         questions = []
         for index, row in enumerate(question_files.table(file, "questions")):
-            key = question_files.text(file, index, row, "question_id")
+            key = str(question_files.whole(file, index, row, "question_id"))
             text = question_files.text(file, index, row, "question") + SHORT_ANSWER
-            split = str(row.get("data_subtype") or ("val2014" if labels else "test2015"))
-            number = question_files.text(file, index, row, "image_id")
-            image = str(row.get("image") or f"COCO_{split}_{int(number):012d}.jpg")
+            split = question_files.given(file, index, row, "data_subtype", "val2014" if labels else "test2015")
+            number = question_files.whole(file, index, row, "image_id")
+            image = question_files.given(file, index, row, "image", f"COCO_{split}_{number:012d}.jpg")
             if not labels:
                 questions.append(Question(key, (image,), text, "", "all", image, known=False))
                 continue
             place, gold = question_files.gold_of(golds, key, file, index, labels)
             answers = question_files.ten(labels, place, gold)
-            best = str(gold.get("multiple_choice_answer") or answers[0])
-            kind = str(gold.get("answer_type") or "all")
+            best = question_files.given(labels, place, gold, "multiple_choice_answer", answers[0])
+            kind = question_files.given(labels, place, gold, "answer_type", "all")
             questions.append(Question(key, (image,), text, best, kind, image, {"answers": answers}))
         return questions
 
@@ -94,7 +102,8 @@ class VQAv2(Benchmark):
             return None
         # The server takes the whole of test2015; what test-dev does not ask stays empty.
         whole = layouts.beside(uri, WHOLE)
-        ids = [str(row["question_id"]) for _, row in question_files.asked(whole)] if whole else []
+        rows_of = question_files.asked(whole) if whole else ()
+        ids = [str(question_files.whole(str(whole), index, row, "question_id")) for index, row in rows_of]
         ids = ids or [question.id for question in questions]
         rows = [
             {"question_id": int(key), "answer": vqa_score.normalise_tokens(answers[key]) if key in answers else ""}

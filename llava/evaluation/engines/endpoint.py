@@ -24,7 +24,7 @@ from llava.redaction import redact
 from llava.retrying import Pauses
 
 ATTEMPTS = 6
-_PAUSES = Pauses(first=1.0, longest=30.0, spread=0.3)
+PAUSES = Pauses(first=1.0, longest=30.0, spread=0.3)
 _CONNECT_S, _ANSWER_S = 10.0, 600.0
 _TOGETHER_S = 2.0  # a file of answers each: an object store should not get one for every answer
 _LATER = (408, 409, 425, 429)
@@ -42,7 +42,7 @@ class Endpoint:
         model: as the endpoint names it; empty: the only one it serves.
         concurrency: requests in flight.
         blank_colour: see `Engine`.
-        pauses: between attempts.
+        pauses: between attempts; None: PAUSES.
 
     Raises:
         SettingsError: no such URL, the key is refused, or the endpoint serves no model of that name.
@@ -58,11 +58,11 @@ class Endpoint:
         *,
         concurrency: int,
         blank_colour: tuple[int, int, int],
-        pauses: Pauses = _PAUSES,
+        pauses: Pauses | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise SettingsError(f"endpoint: found {url!r}; expected a base URL such as http://vllm:8000/v1")
-        self._url, self._pauses, self._concurrency = url.rstrip("/"), pauses, concurrency
+        self._url, self._pauses, self._concurrency = url.rstrip("/"), pauses or PAUSES, concurrency
         key = os.environ.get("OPENAI_API_KEY", "")
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from llava.errors import SettingsError
+from llava.expansion.asking.batch_run import BatchLimits, BatchRun
 from llava.expansion.asking.budget import Budget
 from llava.expansion.asking.dispatch import Dispatcher, Judged, Outcome
 from llava.expansion.asking.ledger import Ledger
@@ -16,6 +18,7 @@ from llava.expansion.asking.rate import RateLimiter
 from llava.expansion.asking.settled import Unusable
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Teacher
+from llava.expansion.teachers.batch_interfaces import BatchForm, BatchInterface, open_batches
 
 OFFLINE = "offline"
 _OFFLINE_CONCURRENCY = 512  # it answers at once and for nothing: what counts is how many replies share a flush
@@ -34,6 +37,9 @@ class TeacherSettings:
     tokens_per_minute: float = 0.0
     timeout: float = 120.0
     limits: Limits = field(default_factory=Limits)
+    mode: Literal["online", "batch"] = "online"
+    batch_form: BatchForm = "openai"
+    batch: BatchLimits = field(default_factory=BatchLimits)
 
     @property
     def model_name(self) -> str:
@@ -74,6 +80,47 @@ class TeacherSettings:
         from llava.expansion.teachers.hosted import HostedTeacher
 
         return HostedTeacher(self.endpoint, model or self.model, timeout=self.timeout)
+
+    def open_batches(self) -> BatchInterface:
+        """The provider's batch interface.
+
+        Raises:
+            SettingsError: the offline teacher has none, or the model's name or the key is missing.
+        """
+        if self.teacher == OFFLINE:
+            raise SettingsError("mode: the offline teacher answers at once and has no batches; set teacher to openai")
+        if not self.model:
+            raise SettingsError("teacher_model: empty; expected the model's name as the provider knows it")
+        return open_batches(self.batch_form, self.endpoint, self.timeout)
+
+
+def ask_in_batches(
+    requests: Callable[[], Iterator[Request]],
+    settings: TeacherSettings,
+    ledger: Ledger,
+    *,
+    unusable: Unusable,
+    note: Callable[[str], None],
+    progress: Callable[[Outcome], None],
+) -> Outcome:
+    """As `ask_all`, by jobs at the provider's batch interface.
+
+    Raises:
+        SettingsError: as `ask_all`, or there is no such interface.
+        DataError: the provider refuses a job.
+    """
+    return BatchRun(
+        settings.open_batches(),
+        ledger,
+        lambda: _bounded(requests(), settings.max_cost),
+        unusable=unusable,
+        price=settings.price(),
+        max_cost=settings.max_cost,
+        limits=settings.limits,
+        batch=settings.batch,
+        note=note,
+        progress=progress,
+    ).run()
 
 
 def ask_all(

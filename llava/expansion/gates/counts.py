@@ -15,9 +15,25 @@ _BEFORE = re.compile(rf"\b({_NUMBER}) ((?:[a-z]+(?:-[a-z]+)*,? ){{0,3}})$", re.I
 _OTHER = re.compile(r"\b(?:of|or|and|to|on|in|at|by|with|from|near|for|behind|under|inside|into|over)\b", re.IGNORECASE)
 _NEAR = 80  # characters before a thing in which its number is looked for
 _HOW_MANY = re.compile(r"^how many (.+?)(?: (?:are|is|do|does|can|could)\b.*)?\??$", re.IGNORECASE)
-_LEADING = re.compile(rf"^(?:there (?:are|is) |(?:exactly|about|i (?:can )?see) )?({_NUMBER}|no)\b", re.IGNORECASE)
+_COLLECTION = r"(?:an? )?(?:\w+ )?(?:group|herd|flock|team|crowd|row|bunch|set|total|family|line|pack|stack|pile) of "
+_LEADING = re.compile(
+    rf"^(?:there (?:are|is) |(?:exactly|about|i (?:can )?(?:see|count)) |it(?:['’]s"
+    rf"| is) )?(?:{_COLLECTION})?({_NUMBER}|no)\b",
+    re.IGNORECASE,
+)
 _TOTAL = re.compile(r"^ (?:in|visible in|shown in) (?:the|this) (?:image|picture|photo|photograph|scene)\b|^ ?[.!]|^$")
+_ONLY = re.compile(
+    rf"\b(?:only|just|merely|exactly|precisely|no more than|a total of|consists? of|altogether) "
+    rf"(?:only |just |merely |exactly )?{_NUMBER} $",
+    re.IGNORECASE,
+)
 _THERE_ARE = re.compile(rf"\bthere (?:are|is) (?:exactly |a total of )?(?:{_NUMBER}) $", re.IGNORECASE)
+_GROUPS = {"pair": "two", "trio": "three", "quartet": "four", "half a dozen": "six", "dozen": "twelve"}
+_GROUP = re.compile(
+    r"\b(?:an? |the )?(pair|trio|quartet|half a dozen|dozen)(?: of (?:the )?|(?<=dozen) )"
+    r"(?!scissors|skis|glasses|sunglasses|goggles|shoes|gloves|pants|jeans|shorts|socks|boots|skates|binoculars|headphones)",
+    re.IGNORECASE,
+)
 _EVERYWHERE = frozenset(
     f"{start}{end}".strip()
     for start in ("", "there ", "visible ", "shown ", "you see ")
@@ -41,7 +57,7 @@ class CountGate:
         counts = Counter(box.category for box in boxes)
         crowds = {box.category for box in boxes if box.crowd}
         captions = " ".join(sample.image.captions).lower()
-        for question, answer in sample.pairs:
+        for question, answer in ((question, _spelled(answer)) for question, answer in sample.pairs):
             for word, category, claimed, exact in self._claims(question, answer):
                 real = counts[category]
                 if not real or category in crowds or _stated(claimed, word, captions):
@@ -71,8 +87,17 @@ class CountGate:
                 continue  # the number belongs to something in between
             there_are = _THERE_ARE.search(answer, max(0, mention.start - _NEAR), mention.start)
             total = there_are and _TOTAL.match(answer[mention.end :])
-            claims.append((mention.word, next(iter(mention.categories)), number, bool(total) and mention.general))
+            only = _ONLY.search(answer, max(0, mention.start - _NEAR), mention.start)
+            exact = bool(total or only) and mention.general
+            claims.append((mention.word, next(iter(mention.categories)), number, exact))
         return claims
+
+
+def _spelled(answer: str) -> str:
+    """`a pair of cats` -> `two cats`; pairs that are one thing stay."""
+    if " of " not in answer and "ozen" not in answer:
+        return answer
+    return _GROUP.sub(lambda match: _GROUPS[match.group(1).lower()] + " ", answer)
 
 
 def _asks_for_all(question: str) -> bool:

@@ -11,9 +11,19 @@ _ROLES = re.compile(
     r"(?:^|\n)\s*(?:USER|ASSISTANT|Human|Assistant|System)\s*:|<\|[a-z_]+\|>|</?s>|<unk>|\[/?INST\]|<image>|###"
 )
 
+_LABEL = re.compile(r"(?:^|[\s(])(?:Question|Answer|Q|A)\s*\d*\s*:", re.MULTILINE)
+_EMPTY = re.compile(
+    r"\A\W*(?:n/?a|none|null|nil|tbd|todo|undefined|blank|(?:question|answer)\s*\d*)?\W*\Z", re.IGNORECASE
+)
+_SLOT = re.compile(
+    r"[\[{<](?:insert|your|describe|description|answer|question|name|placeholder|add|fill|detailed|write)\b[^\]}>]*[\]}>]"
+    r"|\blorem ipsum\b",
+    re.IGNORECASE,
+)
+
 
 class GrammarGate:
-    """Broken blocks, swapped roles, control tokens."""
+    """Broken blocks, swapped roles, control tokens, slots that were not filled."""
 
     name = "grammar"
 
@@ -25,6 +35,13 @@ class GrammarGate:
         if stray:
             return f"stray role or control token {stray.group().strip()!r}"
         for question, answer in sample.pairs:
+            for part in (question, answer) if question else (answer,):
+                if _EMPTY.match(part):
+                    return f"nothing is said: {part[:40]!r}"
+                if label := _LABEL.search(part):
+                    return f"stray label {label.group().strip()!r}"
+                if slot := _SLOT.search(part):
+                    return f"a slot that was not filled: {slot.group()[:60]!r}"
             if question and question.strip().casefold() == answer.strip().casefold():
                 return "the answer repeats its question"
             if answer.rstrip().endswith("?") and question and not question.rstrip().endswith("?"):

@@ -9,11 +9,16 @@ from llava.errors import SettingsError
 from llava.expansion.gates.balance import BalanceGate
 from llava.expansion.gates.base import Finding, Gate, Sample
 from llava.expansion.gates.blocklist import BlocklistGate
+from llava.expansion.gates.characters import CharacterGate
+from llava.expansion.gates.chatter import ChatterGate
+from llava.expansion.gates.coordinates import CoordinateGate
 from llava.expansion.gates.counts import CountGate
 from llava.expansion.gates.duplicates import DuplicateGate
 from llava.expansion.gates.grammar import GrammarGate
 from llava.expansion.gates.grounding import GroundingGate
+from llava.expansion.gates.language import LanguageGate
 from llava.expansion.gates.leakage import LeakageGate
+from llava.expansion.gates.markup import MarkupGate
 from llava.expansion.gates.nouns import NounFinder
 from llava.expansion.gates.personal import PersonalDataGate
 from llava.expansion.gates.refusal import RefusalGate
@@ -46,7 +51,12 @@ class Panel:
             TruncationGate(),
             RefusalGate(),
             PersonalDataGate(),
+            CharacterGate(),
+            MarkupGate(),
+            LanguageGate(recipe.language),
+            ChatterGate(),
             LeakageGate(),
+            CoordinateGate(),
             RepetitionGate(),
             GroundingGate(finder),
             CountGate(finder),

@@ -40,6 +40,14 @@ _FIRST_SIDE = re.compile(
     rf"(?:an?|the|some|several|{'|'.join(NUMBER_WORDS[1:])}) (?:\w+ )?$",
     re.IGNORECASE,
 )
+_WHERE = re.compile(
+    r"^where(?:['’]s| is| are) (?:the |an? )?(?P<thing>[\w -]+?)(?: (?:located|placed|standing|lying))?\?", re.I
+)
+_PRONOUN = re.compile(
+    r"^(?:(?:it|they|he|she)(?:['’]s| is|['’]re| are| stands?| lies?| sits?) |(?P<start>(?:to"
+    r"|on) the (?:left|right)\b))",
+    re.I,
+)
 _IS_RELATION = re.compile(r"^(?:is|are) ", re.IGNORECASE)
 _AXIS = {
     "left": (0, -1),
@@ -74,7 +82,7 @@ class SideGate:
         boxes = _by_category(image.boxes)
         single = {category: found[0] for category, found in boxes.items() if len(found) == 1}
         size = (image.width, image.height)
-        for question, answer in sample.pairs:
+        for question, answer in ((question, _named(question, answer)) for question, answer in sample.pairs):
             wrong = self._relations(answer, single, size)
             wrong = wrong or self._sides(answer, boxes, size) or self._where(question, answer, boxes, size)
             if not wrong and _IS_RELATION.match(question):
@@ -135,6 +143,14 @@ class SideGate:
     def _one_of_each(self, text: str, single: dict[str, Box]) -> list[Mention]:
         assert self._finder is not None
         return [mention for mention in self._finder.find(text) if _sure(mention, single) and not mention.many]
+
+
+def _named(question: str, answer: str) -> str:
+    """`Where is the mug?` - `It's left of the plate.` says that the mug is left of the plate."""
+    asked = _WHERE.match(question)
+    if not asked:
+        return answer
+    return _PRONOUN.sub(lambda match: f"The {asked['thing']} is {match['start'] or ''}", answer, count=1)
 
 
 def _sentences(text: str) -> list[str]:

@@ -149,6 +149,7 @@ class ExpansionRecipe(Strict):
 
     name: str
     description: str = ""
+    language: str = Field("en", pattern="^[a-z]{2}$", description="ISO 639-1 code of the rows, for gate and card")
     brief_questions: str = Field("brief", description="Question list for naive pairs")
     nouns: dict[str, list[str]] = Field(
         default_factory=dict, description="Category -> words that mean it, for the gates"

@@ -26,6 +26,7 @@ def dataset_card(
     currency: str,
     agreement: Agreement | None,
     parts: Sequence[PartCount],
+    warning: str = "",
 ) -> str:
     """The card's text; its head is the YAML that data set hubs read."""
     total = sum(kept.values())
@@ -39,6 +40,7 @@ def dataset_card(
         "",
         "# Visual instruction rows",
         "",
+        *([f"> **Not for training:** {warning}.", ""] if warning else []),
         f"{total:,} rows about {images:,} images, in LLaVA's JSON format, by llava-pipelines {__version__}.",
         "",
         "## Source",

@@ -19,6 +19,11 @@ from llava.expansion.showing.preview import preview_cards
 from llava.manifest import Manifest, write_manifest
 from llava.report import Report
 
+OFFLINE_WARNING = (
+    "the offline teacher fills templates from captions and boxes. Its rows are for trying the pipeline, not for "
+    "training a model that anyone will use; set teacher to openai and name a model"
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,6 +43,11 @@ class Run:
     naive: int
     currency: str
     shown: Mapping[str, Any]
+
+    @property
+    def offline(self) -> bool:
+        """True when no real teacher wrote the rows."""
+        return bool(self.job.taught) and self.shown.get("teacher") == "offline"
 
     @cached_property
     def images(self) -> int:
@@ -108,6 +118,7 @@ def _card(run: Run) -> str:
         currency=run.currency,
         agreement=run.agreement,
         parts=run.built.parts,
+        warning=OFFLINE_WARNING if run.offline else "",
     )
 
 
@@ -124,6 +135,10 @@ def _report(run: Run, numbers: dict[str, float]) -> Report:
             f"cost, {run.currency}": round(run.ledger.cost, 4),
         }
     )
+    if run.offline:
+        report.text(f"WARNING: {OFFLINE_WARNING}.")
+    cards = preview_cards(run.sampler.results(), run.sampler.rows(), run.job.images(), str(run.shown["images_uri"]))
+    report.gallery("Rows and what they were made from", cards)
     report.table("Rows", ["kind", "kept", "dropped"], [[kind, built.kept[kind], built.dropped[kind]] for kind in kinds])
     gates: list[list[float | str | None]] = [
         [name, run.panel.hard[name], run.panel.soft[name]] for name in run.panel.names
@@ -146,8 +161,6 @@ def _report(run: Run, numbers: dict[str, float]) -> Report:
     if built.parts:
         rows: list[list[float | str | None]] = [[part.data, part.rows, part.usable, part.taken] for part in built.parts]
         report.table("Mixture", ["part", "rows", "usable", "taken"], rows)
-    cards = preview_cards(run.sampler.results(), run.sampler.rows(), run.job.images(), str(run.shown["images_uri"]))
-    report.gallery("Rows and what they were made from", cards)
     report.table("Settings", ["setting", "value"], [[name, str(value)] for name, value in run.shown.items()])
     return report
 

@@ -104,8 +104,11 @@ class _Rows:
                 except Malformed:
                     yield index, line
             return
-        reader = csv.DictReader(io.StringIO(text), delimiter="\t" if self._uri.endswith(".tsv") else ",")
-        yield from enumerate(reader)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if self._uri.endswith(".tsv") else ",")
+        try:
+            yield from enumerate(reader)
+        except csv.Error as error:  # a field of over 131,072 characters
+            raise DataError(f"{self._uri}: line {reader.line_num}: {error}; expected a table with a header") from error
 
 
 def _row(uri: str, index: int, row: Any) -> tuple[str, list[str]]:

@@ -18,7 +18,7 @@ from llava.multinode.train_on_nodes import read_node_settings
 from llava.pipelines.checks.cluster import Forbidden, NotAsked, Reader
 from llava.pipelines.checks.endpoints import Endpoint, artifact_endpoint, unreachable
 from llava.pipelines.checks.nodes import PodRequest, why_impossible
-from llava.pipelines.checks.retry_policy import CONTROLLER, say_policy
+from llava.pipelines.checks.retry_policy import policy_line
 from llava.pipelines.checks.spec import read_documents
 from llava.pipelines.checks.trainer import TRAINJOBS, why_too_old
 from llava.pipelines.resources import group_of
@@ -203,14 +203,7 @@ class _Check:
 
     def retries(self) -> None:
         """What becomes of a pod that does not end well."""
-        for namespace in dict.fromkeys((self.request.namespace, "kubeflow")):
-            found = self.read(f"/api/v1/namespaces/{namespace}/configmaps/{CONTROLLER}")
-            if found:
-                self.findings.notes.append(say_policy(found))
-                return
-        self.findings.notes.append(
-            f"retries: the ConfigMap {CONTROLLER} cannot be read, so which pods are retried is not known"
-        )
+        self.findings.notes.append(policy_line(self.read, self.request.namespace))
 
     def nodes(self) -> None:
         """Whether the cluster has nodes that can hold the pods."""

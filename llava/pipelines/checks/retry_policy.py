@@ -6,7 +6,7 @@ does not say itself, and where they say nothing it is `OnFailure` (argo-workflow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -38,6 +38,19 @@ def policy_in_force(config_map: Mapping[str, Any]) -> tuple[str, int | None]:
     policy = strategy.get("retryPolicy") or ("Always" if strategy.get("expression") else "OnFailure")
     limit = strategy.get("limit")
     return str(policy), int(limit) if limit is not None else None
+
+
+def policy_line(read: Callable[[str], Mapping[str, Any] | None], namespace: str) -> str:
+    """One line for a person, whether or not the cluster tells.
+
+    Args:
+        read: the object at a path of the Kubernetes API; None where there is none, or it cannot be read.
+        namespace: of the runs; the controller is there or, where there are profiles, in `kubeflow`.
+    """
+    for place in dict.fromkeys((namespace, "kubeflow")):
+        if found := read(f"/api/v1/namespaces/{place}/configmaps/{CONTROLLER}"):
+            return say_policy(found)
+    return f"retries: the ConfigMap {CONTROLLER} cannot be read, so which pods are retried is not known"
 
 
 def say_policy(config_map: Mapping[str, Any]) -> str:

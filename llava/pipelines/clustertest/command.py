@@ -9,8 +9,9 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +19,7 @@ from llava import storage
 from llava.errors import SettingsError, UserError
 from llava.pipelines.checks.cluster import Forbidden, NotAsked
 from llava.pipelines.checks.lint import unpinned
+from llava.pipelines.checks.retry_policy import policy_line
 from llava.pipelines.clustertest import reach, suite
 from llava.pipelines.clustertest.pods import Pods, Right
 from llava.pipelines.clustertest.probes import Bench, chosen, probes
@@ -63,7 +65,7 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
         fault_steps: Annotated[
             int, typer.Option(min=10, help="Training steps of a run that is disturbed")
         ] = _SIZE.fault_steps,
-        minutes: Annotated[float, typer.Option(min=0.1, help="Minutes one run may take")] = 30.0,
+        minutes: Annotated[float, typer.Option(min=0.01, help="Minutes one run may take")] = 30.0,
         service_account: Annotated[
             str, typer.Option("--service-account", help="Service account of the runs' pods")
         ] = "llava-runner",
@@ -97,6 +99,8 @@ def add_clustertest(app: typer.Typer, build: Build, make_world: MakeWorld) -> No
             f"pods of {cpu} CPU, {memory}, {accelerators} accelerators;\n"
             f"data and artifacts below {prefix}, some 50 MB; all of it is removed at the end."
         )
+        if pods is not None:
+            typer.echo(f"note: {policy_line(_readable(pods), namespace)}", err=True)
         for right in dict.fromkeys(lacking):
             typer.echo(f"note: no right to {right} in {namespace}: probes that need it are not run", err=True)
         folder = Path(tempfile.mkdtemp(prefix="llava-clustertest-"))
@@ -155,6 +159,17 @@ def _cluster(namespace: str, context: str | None) -> Pods | None:
         typer.echo(f"note: pods cannot be looked at or disturbed: {error}", err=True)
         return None
     return pods
+
+
+def _readable(pods: Pods) -> Callable[[str], dict[str, Any] | None]:
+    """Objects of the cluster as far as the caller may read them."""
+
+    def read(path: str) -> dict[str, Any] | None:
+        with contextlib.suppress(NotAsked):
+            return pods.get(path)
+        return None
+
+    return read
 
 
 def _lacking(pods: Pods | None, needed: list[Right]) -> list[Right]:

@@ -56,7 +56,6 @@ LIST_PODS = Right("list", "pods")
 DELETE_PODS = Right("delete", "pods")
 # An exec is a GET that is upgraded; from Kubernetes 1.35 the server wants `create` for it too.
 EXEC_IN_PODS = (Right("get", "pods/exec"), Right("create", "pods/exec"))
-LIST_TRAINJOBS = Right("list", "trainjobs", "trainer.kubeflow.org")
 
 
 @dataclass(frozen=True)
@@ -175,16 +174,6 @@ class Pods(Cluster):
         if not said.startswith("killed"):
             raise PodGone(f"pod {pod.name}: {said or 'no worker to kill'}")
         return said
-
-    def train_jobs(self, owners: Sequence[Pod]) -> list[str]:
-        """Names of the TrainJobs that these pods own."""
-        listed = self.get(f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{self.namespace}/trainjobs") or {"items": []}
-        uids = {pod.uid for pod in owners}
-        return [
-            item["metadata"]["name"]
-            for item in listed["items"]
-            if uids & {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []}
-        ]
 
     def _asking(self, call: Any, pod: str = "") -> Any:
         from kubernetes.client.exceptions import ApiException

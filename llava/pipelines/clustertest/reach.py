@@ -11,6 +11,7 @@ import base64
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def reaching(cluster: Reader | None, namespace: str, context: str | None = None)
     host = urlsplit(endpoint).hostname or ""
     with _environment(settings):
         service = re.fullmatch(r"([a-z0-9-]+)(?:\.([a-z0-9-]+))?(?:\.svc(?:\.[a-z0-9.-]+)?)?", host)
-        if not service or ("." in host and ".svc" not in f"{host}." and host.count(".") != 1):
+        if not service or ("." in host and ".svc" not in f"{host}." and host.count(".") != 1) or _has_address(host):
             yield f"as the pods do ({endpoint or 'AWS'})"
             return
         port = urlsplit(endpoint).port or (443 if endpoint.startswith("https") else 80)
@@ -97,6 +98,15 @@ def require_writable(prefix: str) -> None:
         storage.delete(place)
     except StorageError as error:
         raise Unreachable(f"no right, or no way, to {doing} below {prefix}: {error}") from error
+
+
+def _has_address(host: str) -> bool:
+    """Whether this machine finds it by itself, as a notebook inside the cluster does."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True
 
 
 def _as_pods_do(cluster: Reader | None, namespace: str) -> dict[str, str]:
