@@ -117,6 +117,7 @@ def test_two_ranks_with_everything_in_an_object_store(
     )
     result = STAGE.run(settings, Inputs(data=f"{moto_s3.uri}/rows.json"), outputs)
     kept = {item.path for item in storage.list_files(f"{out}/checkpoints")}
-    assert {path.split("/")[0] for path in kept} == {"step-00000004", "step-00000006"}
+    folders = {path.split("/")[0] for path in kept if not path.startswith("row-check-")}  # the verdict lies beside them
+    assert folders == {"step-00000004", "step-00000006"}
     again = STAGE.run(settings, Inputs(data=f"{moto_s3.uri}/rows.json"), outputs)  # a retried pod, after the end
     assert again.metrics["final_loss"] == result.metrics["final_loss"]
