@@ -13,6 +13,7 @@ from llava.evaluation.statistics import Interval
 from llava.evaluation.suite import Suite
 from llava.evaluation.summary import gain
 from llava.evaluation.table import Row, quoted
+from llava.launcher_paths import artifact_uri
 from llava.report import Bar, Card, Report, Sample
 
 CARDS_A_KIND = 8
@@ -24,7 +25,7 @@ def build_report(suite: Suite, results: Sequence[Result], profile: Profile, fact
     first = results[0]
     names = suite.title or ", ".join(result.column.key for result in results)
     asked = sum(len(result.work.questions) for result in results)
-    report = Report(f"Evaluation: {names}", f"{asked} questions; model {first.answered[0].uri}")
+    report = Report(f"Evaluation: {names}", f"{asked} questions; model {artifact_uri(first.answered[0].uri)}")
     if suite.several:
         report.figures({"benchmarks": len(results), "questions": asked, "without an answer": _left_out(results)})
         columns, rows = table_of(suite, results)

@@ -18,15 +18,18 @@ from llava.evaluation.benchmarks.mmvet import MMVet
 from tests.evaluation.test_official_rules import LETTERED, can_infer
 
 COUNT = 400
-OPEN = (
-    "3.5|3.504|1,200|1200|-4|1e3|2.5E-2|.5|12%|12|$7|x|x = |y = |=|is |is|so |so|thus |therefore |final |answer |"
-    "result |could be |the |red|dark red|Red|RED|.|. The |\n|;|: |?|!|'|a|b|about |12.0|0.125|1,2|is:|answer is "
-).split("|")
+OPEN = [
+    "3.5", "3.504", "1,200", "1200", "-4", "1e3", "2.5E-2", ".5", "12%", "12", "$7", "x", "x = ", "y = ", "=", "is ",
+    "is", "so ", "so", "thus ", "therefore ", "final ", "answer ", "result ", "could be ", "the ", "red", "dark red",
+    "Red", "RED", ".", ". The ", "\n", ";", ": ", "?", "!", "'", "a", "b", "about ", "12.0", "0.125", "1,2", "is:",
+    "answer is ",
+]  # fmt: skip
 GOLDS = (["3.5"], ["1200"], ["red"], ["dark red"], ["x"], ["-4", "minus four"], ["12%"], ["0.5"], ["1,000"], [".", "a"])
-REPLIES = (
-    "0.5|1.0|0|1|.5|1.|0.05|1.5|2|-0.1|+0.3|1e-1|8|9|10|0|11|7.5| |  |\n|, |,|/10|score|Score: |8 9|8, 9|8,9|9 8\n|"
-    "0.5\nIt is|nan|inf|\t|The"
-).split("|")
+REPLIES = [
+    "0.5", "1.0", "0", "1", ".5", "1.", "0.05", "1.5", "2", "-0.1", "+0.3", "1e-1", "8", "9", "10", "0", "11", "7.5",
+    " ", "  ", "\n", ", ", ",", "/10", "score", "Score: ", "8 9", "8, 9", "8,9", "9 8\n", "0.5\nIt is", "nan", "inf",
+    "\t", "The",
+]  # fmt: skip
 
 
 def texts(seed: int, pieces: Sequence[str]) -> list[str]:
