@@ -37,7 +37,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from llava import storage, storage_clients
+from llava import storage
+from llava.storage import clients
 from tests.s3_server import S3Server, rclone_server
 
 Way = Callable[[], None]
@@ -58,7 +59,7 @@ def main() -> None:
         folder = Path(name)
         with rclone_server(folder / "store") as server:
             os.environ.update(server.environment)
-            storage_clients.forget_client()
+            clients.forget_client()
             results = _small(server, folder, chosen) | _large(server, folder, chosen)
     for name, figures in results.items():
         print(f"{name:24} " + ", ".join(f"{key} {value:,.1f}" for key, value in figures.items()))

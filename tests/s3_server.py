@@ -143,8 +143,8 @@ def moto_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 
 def _with_fresh_client(server: S3Server) -> Iterator[S3Server]:
-    from llava import storage_clients
+    from llava.storage import clients
 
-    storage_clients.forget_client()
+    clients.forget_client()
     yield server
-    storage_clients.forget_client()
+    clients.forget_client()

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from llava import storage
 from llava.config import validate
 from llava.errors import StoppedError, TransientError, UserError
-from llava.storage_calls import Absent
+from llava.storage.calls import Absent
 
 # kfp before 2.16 does not tell a pod which attempt it is; the pauses between ours end within this.
 _YOUNG_S = 3600.0

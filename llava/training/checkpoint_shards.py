@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llava import storage
 from llava.errors import SettingsError, StorageError, StoreAwayError
-from llava.storage_stream import Sink
+from llava.storage.streaming import Sink
 from llava.training.fragments import MOMENTS, Fragment
 from llava.training.snapshots import Slice, Snapshot, tensors_of
 

@@ -11,7 +11,7 @@ from llava.expansion.asking.prices import load_prices
 from llava.expansion.asking.token_counts import TokenCounter
 from llava.expansion.recipe.kinds import load_expansion_recipe
 from llava.expansion.teachers.base import Usage
-from tests.expansion.test_reply_set import images
+from tests.expansion.gates.test_reply_set import images
 
 ROWS = {"conversation": 58_000, "detail": 23_000, "reasoning": 77_000}  # arXiv:2304.08485, section 3
 MODELS = ("gpt-6-luna", "claude-haiku-5-5", "gpt-6.2-sol", "claude-sonnet-5-5")

@@ -89,7 +89,7 @@ def test_push_pin_and_rebuild_exactly_what_changed(checkout: Path) -> None:
         ("components/data_expansion/component.py", ["light"]),
         ("components/export_onnx/component.py", ["export"]),
         ("llava/training/loop.py", ["train"]),
-        ("llava/storage.py", ["light", "train", "export"]),
+        ("llava/storage/__init__.py", ["light", "train", "export"]),
     ):
         with (checkout / path).open("a") as file:
             file.write("\n# touched\n")

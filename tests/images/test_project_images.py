@@ -73,7 +73,7 @@ def changed_by(path: str, tmp_path: Path) -> set[str]:
         ("components/data_expansion/component.py", {"light"}),
         ("components/finetune/component.py", {"train"}),
         ("components/export_onnx/component.py", {"export"}),
-        ("llava/storage.py", {"light", "train", "export"}),
+        ("llava/storage/__init__.py", {"light", "train", "export"}),
         ("llava/training/loop.py", {"train"}),
         ("llava/expansion/asking/ledger.py", {"light"}),
         ("images/locks/export.txt", {"export"}),

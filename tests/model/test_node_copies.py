@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from llava import storage, storage_clients
+from llava import storage
 from llava.errors import SettingsError, StorageError
 from llava.manifest import sha256
 from llava.model.node_copies import node_copy
 from llava.model.special_tokens import load_tokenizer
 from llava.node_cache import NODE_CACHE
+from llava.storage import clients
 from tests.counting_proxy import Traffic, counting
 from tests.model.vicuna_form import write_vicuna_form
 from tests.s3_server import S3Server
@@ -29,9 +30,9 @@ def counted(moto_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv(NODE_CACHE, str(tmp_path / "node"))
-        storage_clients.forget_client()
+        clients.forget_client()
         yield server, traffic
-    storage_clients.forget_client()
+    clients.forget_client()
 
 
 def put(server: S3Server, folder: Path) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 import pipeline
-from llava import storage, storage_clients
+from llava import storage
 from llava.errors import SettingsError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.pipelines.commands import make_app
 from llava.pipelines.graph import FLOW
 from llava.stages.stage import load_stage
+from llava.storage import clients
 from tests.pipelines.kfp_server import KfpServer, kfp_server
 from tests.s3_server import S3Server, moto_server
 
@@ -75,7 +76,7 @@ def world(store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    storage_clients.forget_client()
+    clients.forget_client()
     root = f"{store.uri}/{tmp_path.name}"
     with kfp_server() as server:
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
@@ -83,7 +84,7 @@ def world(store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         storage.write_text(f"{root}/llava-full/README", "x")
         yield World(server, root)
         assert storage.exists(f"{root}/somebody-elses/file") and storage.exists(f"{root}/llava-full/README")
-    storage_clients.forget_client()
+    clients.forget_client()
 
 
 def clean(world: World, *arguments: str) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from llava import local_files, storage_fetch, storage_s3
+from llava import local_files
 from llava.errors import StorageError
 from llava.model.node_copies import node_copy
 from llava.node_cache import NODE_CACHE
-from llava.storage_fetch import PART_BYTES
+from llava.storage import fetching, s3
+from llava.storage.fetching import PART_BYTES
 from tests.scale.shapes import true_model
 
 ZEROS = bytes(PART_BYTES)
@@ -99,15 +100,15 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             real(file, data[: 1 << 20], at)
         return len(data)
 
-    monkeypatch.setattr(storage_fetch.os, "pwrite", pwrite)  # type: ignore[attr-defined]
+    monkeypatch.setattr(fetching.os, "pwrite", pwrite)  # type: ignore[attr-defined]
     monkeypatch.setattr(local_files, "free_bytes", lambda path: 10**12)
     monkeypatch.setenv(NODE_CACHE, str(tmp_path / "node"))
     return tmp_path / "node"
 
 
 def serve(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_s3, "list_objects", store.list_objects)
-    monkeypatch.setattr(storage_s3, "read_range", store.read_range)
+    monkeypatch.setattr(s3, "list_objects", store.list_objects)
+    monkeypatch.setattr(s3, "read_range", store.read_range)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "bin"])

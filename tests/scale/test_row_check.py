@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava import storage, storage_clients
+from llava import storage
 from llava.data.check import CheckResult, check_rows
 from llava.data.images import ImageSource
 from llava.data.records import read_records
+from llava.storage import clients
 from llava.training import row_verdicts
 from tests.counting_proxy import Traffic, counting
 from tests.data.test_check import parts
@@ -52,9 +53,9 @@ def counted(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
     with counting(server) as (seen, traffic):
         for name, value in seen.environment.items():
             monkeypatch.setenv(name, value)
-        storage_clients.forget_client()
+        clients.forget_client()
         yield seen, traffic
-    storage_clients.forget_client()
+    clients.forget_client()
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from llava import storage, storage_clients
+from llava import storage
+from llava.storage import clients
 from llava.training import checkpoints
 from tests.conftest import TinyWorld
 from tests.counting_proxy import Traffic, counting
@@ -28,9 +29,9 @@ def served() -> Iterator[tuple[S3Server, Traffic]]:
     with pytest.MonkeyPatch.context() as patch, moto_server() as server, counting(server) as (seen, traffic):
         for name, value in seen.environment.items():
             patch.setenv(name, value)
-        storage_clients.forget_client()
+        clients.forget_client()
         yield seen, traffic
-        storage_clients.forget_client()
+        clients.forget_client()
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from llava import storage, storage_clients
+from llava import storage
 from llava.errors import SettingsError, StorageError
 from llava.pipelines.checks.cluster import NotAsked, Reader
+from llava.storage import clients
 
 CONFIG, SECRET, LAUNCHER = "llava-storage", "llava-storage", "kfp-launcher"
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -152,7 +153,7 @@ def _launcher_endpoint(launcher: dict[str, object]) -> str:
 def _environment(settings: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    storage_clients.forget_client()
+    clients.forget_client()
     try:
         yield
     finally:
@@ -160,7 +161,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        storage_clients.forget_client()
+        clients.forget_client()
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llava import storage, storage_clients
+from llava import storage
 from llava.pipelines.clustertest.runs import Runs
+from llava.storage import clients
 from tests.pipelines.clustertest.harness import kubeconfig, left_in
 from tests.pipelines.clustertest.simulated import NAMESPACE, SimulatedKubeflow, kubernetes_api
 from tests.pipelines.kfp_server import kfp_server
@@ -26,11 +27,11 @@ def bucket(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
     """The module's store, empty; the AWS environment of the test points at it."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    storage_clients.forget_client()
+    clients.forget_client()
     for place in left_in(store):
         storage.delete(storage.join(store.uri, place))
     yield store
-    storage_clients.forget_client()
+    clients.forget_client()
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from llava import storage, storage_clients, storage_integrity, storage_s3
+from llava import storage
 from llava.errors import StorageError, StoreAwayError
+from llava.storage import clients, integrity, s3
 from tests.s3_server import KEY, SECRET, S3Server, free_port
 
 DEADLINE_S = 1.0
@@ -82,12 +83,12 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
             "LLAVA_STORAGE_DEADLINE_S": str(DEADLINE_S),
         }.items():
             monkeypatch.setenv(name, value)
-        storage_clients.forget_client()
-        storage_integrity.forget()
+        clients.forget_client()
+        integrity.forget()
 
     yield point
-    storage_clients.forget_client()
-    storage_integrity.forget()
+    clients.forget_client()
+    integrity.forget()
 
 
 def drip_body(connection: socket.socket, method: str) -> None:
@@ -168,7 +169,7 @@ def test_a_slow_store_that_keeps_sending_is_waited_for(
     with serving(slowly) as (endpoint, _):
         at(endpoint)
         monkeypatch.setenv("LLAVA_STORAGE_DEADLINE_S", "2.5")
-        storage_clients.forget_client()
+        clients.forget_client()
         assert len(storage.read_bytes("s3://bucket/key")) == 256 << 10
 
 
@@ -296,7 +297,7 @@ def test_a_fetched_file_is_compared_with_its_tag(at: Callable[[str], None], tmp_
     storage.write_bytes(f"{moto_s3.uri}/model.bin", CONTENT * 100)
     storage.download(f"{moto_s3.uri}/model.bin", tmp_path / "good")
     assert (tmp_path / "good").read_bytes() == CONTENT * 100
-    real = storage_s3.read_range
+    real = s3.read_range
 
     def flipped(uri: str, start: int, length: int, tag: str | None = None) -> bytes:
         data = bytearray(real(uri, start, length, tag))
@@ -304,7 +305,7 @@ def test_a_fetched_file_is_compared_with_its_tag(at: Callable[[str], None], tmp_
         return bytes(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage_s3, "read_range", flipped)
+        patch.setattr(s3, "read_range", flipped)
         with pytest.raises(StorageError, match=r"model\.bin: damaged"):
             storage.download(f"{moto_s3.uri}/model.bin", tmp_path / "bad")
     assert not (tmp_path / "bad").exists()

@@ -1,6 +1,6 @@
 """The gates on 300 replies written by someone who had not read them; half of them was kept aside until the end.
 
-`python -m tests.expansion.test_reply_set` prints the table of docs/data.md.
+`python -m tests.expansion.gates.test_reply_set` prints the table of docs/data.md.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_no_more_than_two_percent_of_good_replies_are_dropped() -> None:
 
 
 def test_the_docs_say_what_is_caught() -> None:
-    docs = (FOLDER.parents[1] / "docs" / "data.md").read_text().split("reply_set_working.yaml")[1]
+    docs = (FOLDER.parents[2] / "docs" / "data.md").read_text().split("reply_set_working.yaml")[1]
     working, aside = (measure(half) for half in HALVES)
     for label in working:
         (total, caught), (total_aside, caught_aside) = working[label], aside[label]

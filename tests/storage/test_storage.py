@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava import local_files, storage, storage_clients
+from llava import local_files, storage
 from llava.errors import StorageError
+from llava.storage import clients
 from tests.s3_server import S3Server
 
 
@@ -98,7 +99,7 @@ def test_as_local_gives_the_file_or_a_copy(root: str, tmp_path: Path) -> None:
 
 def test_wrong_credentials_are_an_error_at_once(rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    storage_clients.forget_client()
+    clients.forget_client()
     with pytest.raises(StorageError, match="refused with 403") as caught:
         storage.read_bytes(storage.join(rclone_s3.uri, "x"))
     assert "wrong" not in str(caught.value)

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
-from llava import local_files, storage_s3
+from llava import local_files
 from llava.errors import StorageError
 from llava.parsing import Malformed, parse_json, parse_yaml
-from llava.storage_calls import Absent
-from llava.storage_fetch import Progress, Wanted, fetch
-from llava.storage_s3 import Tagged
-from llava.storage_stream import Sink, local_sink, remote_sink
+from llava.storage import s3
+from llava.storage.calls import Absent
+from llava.storage.fetching import Progress, Wanted, fetch
+from llava.storage.s3 import Tagged
+from llava.storage.streaming import Sink, local_sink, remote_sink
 
 T = TypeVar("T")
 _REMOTE = ("s3://", "minio://")
@@ -76,7 +77,7 @@ def read_bytes(uri: str) -> bytes:
     """
     if not is_remote(uri):
         return _local(uri, local_files.read)
-    return storage_s3.read(uri)
+    return s3.read(uri)
 
 
 def read_range(uri: str, start: int, length: int) -> bytes:
@@ -88,7 +89,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     if not is_remote(uri):
         data = _local(uri, lambda path: local_files.read(path, start, length))
     else:
-        data = storage_s3.read_range(uri, start, length)
+        data = s3.read_range(uri, start, length)
     if len(data) != length:
         raise StorageError(f"{uri}: ends before byte {start + length}: got {len(data)} of {length} bytes from {start}")
     return data
@@ -101,7 +102,7 @@ def read_start(uri: str, length: int) -> tuple[bytes, int]:
         StorageError: as `read_bytes`.
     """
     if is_remote(uri):
-        return storage_s3.read_start(uri, length)
+        return s3.read_start(uri, length)
     return _local(uri, lambda path: (local_files.read(path, 0, length), path.stat().st_size))
 
 
@@ -118,7 +119,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
         _local(uri, write, need=len(data))
         return
-    storage_s3.write(uri, data)
+    s3.write(uri, data)
 
 
 def read_tagged(uri: str) -> Tagged | None:
@@ -128,7 +129,7 @@ def read_tagged(uri: str) -> Tagged | None:
         StorageError: a local path (lock a file instead), or as `read_bytes`.
     """
     _only_remote(uri)
-    return storage_s3.read_tagged(uri)
+    return s3.read_tagged(uri)
 
 
 def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
@@ -141,7 +142,7 @@ def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
         StorageError: a local path, or as `write_bytes`.
     """
     _only_remote(uri)
-    return storage_s3.write_tagged(uri, data, tag)
+    return s3.write_tagged(uri, data, tag)
 
 
 def read_text(uri: str) -> str:
@@ -202,7 +203,7 @@ def size(uri: str) -> int | None:
     if not is_remote(uri):
         path = local_path(uri)
         return path.stat().st_size if path.is_file() else None
-    return storage_s3.size(uri)
+    return s3.size(uri)
 
 
 def list_files(uri: str) -> Iterator[FileInfo]:
@@ -212,7 +213,7 @@ def list_files(uri: str) -> Iterator[FileInfo]:
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not local_files.is_temporary(p)):
             yield FileInfo(path.relative_to(root).as_posix(), path.stat().st_size)
         return
-    for name, length, _ in storage_s3.list_objects(uri):
+    for name, length, _ in s3.list_objects(uri):
         yield FileInfo(name, length)
 
 
@@ -226,14 +227,14 @@ def delete(uri: str) -> None:
             path.unlink(missing_ok=True)
         return
     for item in list(list_files(uri)):
-        storage_s3.delete(join(uri.partition("?")[0], item.path))
-    storage_s3.delete(uri)
+        s3.delete(join(uri.partition("?")[0], item.path))
+    s3.delete(uri)
 
 
 def delete_unfinished(uri: str) -> None:
     """Delete what uploads below `uri` left in the store when their process died; only while nobody uploads."""
     if is_remote(uri):
-        storage_s3.abort_unfinished(uri)
+        s3.abort_unfinished(uri)
 
 
 def upload(local: Path, uri: str) -> None:
@@ -247,11 +248,11 @@ def upload(local: Path, uri: str) -> None:
         return
 
     if local.is_file():
-        storage_s3.upload(local, uri)
+        s3.upload(local, uri)
         return
     files = sorted(p for p in local.rglob("*") if p.is_file())
     with ThreadPoolExecutor(_TRANSFER_THREADS) as pool:
-        list(pool.map(lambda path: storage_s3.upload(path, join(uri, path.relative_to(local).as_posix())), files))
+        list(pool.map(lambda path: s3.upload(path, join(uri, path.relative_to(local).as_posix())), files))
 
 
 def download(uri: str, local: Path, progress: Progress | None = None) -> None:
@@ -272,16 +273,16 @@ def download(uri: str, local: Path, progress: Progress | None = None) -> None:
         return
     wanted = [
         Wanted(join(uri.partition("?")[0], name), local_files.below(local, name), length, tag)
-        for name, length, tag in storage_s3.list_objects(uri)
+        for name, length, tag in s3.list_objects(uri)
     ]
     if not wanted:
-        wanted = [Wanted(uri, local, *storage_s3.stat(uri))]
+        wanted = [Wanted(uri, local, *s3.stat(uri))]
     fetch(wanted, progress)
 
 
 def download_files(uri: str, paths: Collection[str], local: Path, progress: Progress | None = None) -> None:
     """Copy chosen files below a remote folder, as `download`; one that is absent is found before any is fetched."""
-    listed = {name: (length, tag) for name, length, tag in storage_s3.list_objects(uri)}
+    listed = {name: (length, tag) for name, length, tag in s3.list_objects(uri)}
     absent = sorted(path for path in paths if path not in listed)
     if absent:
         raise StorageError(f"{uri}: {absent[0]} is not there" + (f", nor {len(absent) - 1} more" if absent[1:] else ""))

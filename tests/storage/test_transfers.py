@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llava import local_files, storage, storage_bulk, storage_clients, storage_fetch, storage_s3, storage_stream
+from llava import local_files, storage
 from llava.errors import StorageError
+from llava.storage import bulk, clients, fetching, s3, streaming
 from tests.s3_server import S3Server
 
 
@@ -23,7 +24,7 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 def test_a_fetched_file_is_the_object_in_parts(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_fetch, "PART_BYTES", 100_000)
+    monkeypatch.setattr(fetching, "PART_BYTES", 100_000)
     data = os.urandom(1_234_567)
     storage.write_bytes(f"{server.uri}/model/big", data)
     storage.write_bytes(f"{server.uri}/model/sub/small", b"x")
@@ -54,7 +55,7 @@ def test_a_disk_too_small_is_found_before_anything_is_fetched(
 ) -> None:
     storage.write_bytes(f"{moto_s3.uri}/m/weights", b"0" * 5000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: _Disk())
-    monkeypatch.setattr(storage_s3, "read_range", lambda *_: pytest.fail("something was fetched"))
+    monkeypatch.setattr(s3, "read_range", lambda *_: pytest.fail("something was fetched"))
     with pytest.raises(StorageError, match=r"0\.000 GB are to be fetched \(s3://llava-test/m/weights, \.\.\.\)"):
         storage.download(f"{moto_s3.uri}/m", tmp_path / "m")
     assert not (tmp_path / "m").exists()
@@ -67,8 +68,8 @@ class _Disk:
 def test_a_store_that_dies_in_the_middle_leaves_nothing_half_fetched(
     rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_fetch, "PART_BYTES", 50_000)
-    monkeypatch.setattr(storage_fetch, "THREADS", 2)
+    monkeypatch.setattr(fetching, "PART_BYTES", 50_000)
+    monkeypatch.setattr(fetching, "THREADS", 2)
     monkeypatch.setenv("LLAVA_STORAGE_DEADLINE_S", "1")
     storage.write_bytes(f"{rclone_s3.uri}/m/weights", os.urandom(2_000_000))
 
@@ -84,7 +85,7 @@ def test_a_store_that_dies_in_the_middle_leaves_nothing_half_fetched(
 def test_a_store_that_comes_back_costs_a_part_and_not_the_file(
     rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_fetch, "PART_BYTES", 100_000)
+    monkeypatch.setattr(fetching, "PART_BYTES", 100_000)
     data = os.urandom(2_000_000)
     storage.write_bytes(f"{rclone_s3.uri}/m/weights", data)
 
@@ -100,16 +101,16 @@ def test_a_store_that_comes_back_costs_a_part_and_not_the_file(
 def test_an_object_that_changes_meanwhile_is_not_mixed(moto_s3: S3Server) -> None:
     uri = f"{moto_s3.uri}/weights"
     storage.write_bytes(uri, b"a" * 1000)
-    _, tag = storage_s3.stat(uri)
-    assert storage_s3.read_range(uri, 0, 10, tag) == b"a" * 10
+    _, tag = s3.stat(uri)
+    assert s3.read_range(uri, 0, 10, tag) == b"a" * 10
     storage.write_bytes(uri, b"b" * 1000)
     with pytest.raises(StorageError, match="412"):
-        storage_s3.read_range(uri, 10, 10, tag)
+        s3.read_range(uri, 10, 10, tag)
 
 
 @pytest.mark.parametrize("size", [0, 10, 5 << 20, (11 << 20) + 3])
 def test_what_is_streamed_is_what_is_read(server: S3Server, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_stream, "PART_BYTES", 5 << 20)  # S3's least
+    monkeypatch.setattr(streaming, "PART_BYTES", 5 << 20)  # S3's least
     data = os.urandom(size)
     with storage.open_writer(f"{server.uri}/stream", size) as sink:
         for start in range(0, size, 3_000_001):
@@ -127,16 +128,16 @@ def _break_off(uri: str) -> None:
 def test_a_stream_that_breaks_leaves_nothing(
     moto_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_stream, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(streaming, "PART_BYTES", 5 << 20)
     for uri in (f"{moto_s3.uri}/c/stream", str(tmp_path / "c/stream")):
         with pytest.raises(RuntimeError, match="in the middle"):
             _break_off(uri)
         assert storage.size(uri) is None
     assert list((tmp_path / "c").iterdir()) == []
-    client = storage_clients.client_of(os.getpid())
+    client = clients.client_of(os.getpid())
     assert "Uploads" not in client.list_multipart_uploads(Bucket=moto_s3.bucket)
-    storage_s3.begin_parts(f"{moto_s3.uri}/c/left")  # a process that was killed
-    assert storage_s3.abort_unfinished(f"{moto_s3.uri}/c") == 1
+    s3.begin_parts(f"{moto_s3.uri}/c/left")  # a process that was killed
+    assert s3.abort_unfinished(f"{moto_s3.uri}/c") == 1
     assert "Uploads" not in client.list_multipart_uploads(Bucket=moto_s3.bucket)
 
 
@@ -154,7 +155,7 @@ def test_obstore_serves_where_it_can_and_boto3_where_it_cannot(
 ) -> None:
     uri = f"{moto_s3.uri}/a b#%20é.bin"
     storage.write_bytes(uri, b"0123456789")
-    monkeypatch.setattr(storage_s3, "_get_range", lambda *_: pytest.fail("boto3 was asked"))
+    monkeypatch.setattr(s3, "_get_range", lambda *_: pytest.fail("boto3 was asked"))
     assert storage.read_range(uri, 2, 3) == b"234"
     monkeypatch.undo()
     for name, value in moto_s3.environment.items():
@@ -162,6 +163,6 @@ def test_obstore_serves_where_it_can_and_boto3_where_it_cannot(
     double = f"{moto_s3.uri}//odd//name"  # no path to obstore, a key like any other to S3
     storage.write_bytes(double, b"odd")
     assert storage.read_bytes(double) == b"odd" and storage.read_range(double, 1, 2) == b"dd"
-    monkeypatch.setattr(storage_bulk, "_process", -1)  # as in a forked child
-    storage_clients.forget_client()
+    monkeypatch.setattr(bulk, "_process", -1)  # as in a forked child
+    clients.forget_client()
     assert storage.read_range(uri, 2, 3) == b"234"

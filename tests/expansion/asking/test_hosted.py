@@ -20,13 +20,11 @@ from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.teaching import TeacherSettings, ask_all
 from llava.expansion.gates.form_check import form_check
-from llava.expansion.job import Job, open_job
-from llava.expansion.teachers.completions import failure_of
-from llava.expansion.teachers.hosted import HostedTeacher
-from llava.redaction import redact
+from llava.expansion.job import Job
 from llava.stages.expand import STAGE, Inputs, Outputs
 from llava.stages.expand_settings import Settings
-from tests.expansion.serving import RunningTeacher, teacher
+from tests.expansion.asking.serving import RunningTeacher, teacher
+from tests.expansion.small_job import captions, job
 
 FAULTS = {
     "rate_limit": 0.04,
@@ -50,31 +48,6 @@ LIMITS = Limits(concurrency=24, first_pause=0.02, longest_pause=0.2)
 def key(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
     return "sk-test-0123456789"
-
-
-def captions(folder: Path, count: int) -> Path:
-    """Annotations of so many images, one caption each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    images = [{"id": k, "file_name": f"{k:012d}.jpg", "width": 64, "height": 48} for k in range(1, count + 1)]
-    rows = [{"id": k, "image_id": k, "caption": f"Scene number {k}."} for k in range(1, count + 1)]
-    path = folder / "captions_train2017.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows}))
-    return path
-
-
-def job(path: Path, kinds: str = "conversation") -> Job:
-    return open_job(
-        annotations_uri=str(path),
-        split="train",
-        image_prefix="",
-        kinds=kinds,
-        expansion_recipe="coco",
-        model="teacher",
-        limit=0,
-        seed=0,
-        blocklist_uri="",
-        max_bad_rows=0,
-    )
 
 
 def ask(work: Job, server: RunningTeacher, ledger: Ledger, timeout: float = 2.0, **settings: float) -> Outcome:
@@ -121,8 +94,9 @@ def test_2000_requests_with_a_fifth_of_faults(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from tests.expansion.serving import RunningTeacher
-from tests.expansion.test_hosted import ask, job
+from tests.expansion.asking.serving import RunningTeacher
+from tests.expansion.asking.test_hosted import ask
+from tests.expansion.small_job import job
 from llava.expansion.asking.ledger import Ledger
 ledger = Ledger(sys.argv[2])
 ask(job(Path(sys.argv[1])), RunningTeacher(Path("."), int(sys.argv[3])), ledger)
@@ -322,47 +296,6 @@ def run_stage(tmp_path: Path, path: Path, server: RunningTeacher, **settings: ob
     }
     outputs = Outputs(**{name: str(out / file) for name, file in names.items()})
     return STAGE.run(Settings(**given), Inputs(), outputs).metrics
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "action"),
-    [
-        (429, "rate_limit_exceeded", "retry"),
-        (429, "insufficient_quota", "stop"),
-        (500, "", "retry"),
-        (401, "invalid_api_key", "stop"),
-        (404, "model_not_found", "reject"),
-        (403, "", "reject"),
-        (402, "", "stop"),
-        (400, "unsupported_parameter", "reject"),
-        (400, "content_filter", "drop"),
-        (400, "context_length_exceeded", "drop"),
-        (408, "", "retry"),
-    ],
-)
-def test_errors_are_classed(status: int, code: str, action: str) -> None:
-    assert failure_of(status, {"error": {"code": code, "message": "m"}}, {}).action == action
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [({"retry-after": "7"}, 7.0), ({"retry-after-ms": "250"}, 0.25), ({"retry-after": "nonsense"}, None), ({}, None)],
-)
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert failure_of(429, {}, headers).retry_after == seconds
-
-
-def test_secrets_are_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "my own secret")
-    text = "my own secret, sk-proj-abcdefgh12345, Authorization: Bearer abc.def.ghi, http://user:pass@host/v1"
-    assert not any(secret in redact(text) for secret in ("own secret", "abcdefgh", "abc.def", "user:pass"))
-
-
-def test_no_key_for_the_default_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY")
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
-        HostedTeacher("", "model", timeout=1)
 
 
 def test_a_rejected_endpoint_stops_instead_of_dropping_everything(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_every_bad_reply_is_dropped_by_some_gate() -> None:
 
 
 def test_the_docs_say_what_the_gates_do() -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    docs = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
     for gate, total, recall, precision, dropped in scores():
         assert f"| {gate} | {total} | {recall:.0%} | {precision:.0%} | {dropped:.1%} |" in docs
 

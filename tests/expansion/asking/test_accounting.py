@@ -18,8 +18,8 @@ from llava.expansion.asking.prices import Price
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply, Usage
 from llava.expansion.teachers.failures import TeacherFailure
-from tests.expansion.test_hosted import captions, job
-from tests.expansion.test_spending import entry
+from tests.expansion.asking.test_spending import entry
+from tests.expansion.small_job import captions, job
 
 PRICE = Price(input=1_000_000, output=1_000_000)  # one unit a token
 GOOD = Reply("fine", "stop", "teacher", Usage(100, 0, 10))

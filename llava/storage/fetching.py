@@ -16,8 +16,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava import local_files, storage_integrity, storage_s3
+from llava import local_files
 from llava.errors import StorageError
+from llava.storage import integrity, s3
 
 PART_BYTES = 16 << 20
 THREADS = 16
@@ -56,7 +57,7 @@ def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
 
     def part(item: Wanted, file: int, start: int, length: int) -> None:
         nonlocal done
-        data = storage_s3.read_range(item.uri, start, length, item.tag)
+        data = s3.read_range(item.uri, start, length, item.tag)
         if len(data) != length:
             raise StorageError(f"{item.uri}: ends before byte {start + length}; {item.size} bytes were listed")
         view = memoryview(data)
@@ -81,7 +82,7 @@ def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
                 os.truncate(file, item.size)
                 parts = [pool.submit(part, item, file, *bounds) for bounds in _parts(item.size)]
                 running += parts
-                if storage_integrity.is_md5(item.tag):
+                if integrity.is_md5(item.tag):
                     sums.append((item, hashers.submit(_md5, item, file, parts)))
             wait(running, return_when=FIRST_EXCEPTION)
             for future in running:
@@ -112,7 +113,7 @@ def _md5(item: Wanted, file: int, parts: Sequence[Future[None]]) -> str:
 
 def _compare(item: Wanted, found: str) -> None:
     """Compare a file's MD5 with its entity tag: ranges hide the sum of the whole from whoever reads them."""
-    if storage_s3.judge_whole(item.uri, item.tag, found) is storage_integrity.Verdict.DAMAGED:
+    if s3.judge_whole(item.uri, item.tag, found) is integrity.Verdict.DAMAGED:
         raise StorageError(f"{item.uri}: damaged on its way: MD5 {found[:12]}..., its entity tag is {item.tag}")
 
 

@@ -9,7 +9,7 @@ from llava.expansion.gates.blocklist import numeric_id
 from llava.expansion.gates.personal import PersonalDataGate
 from llava.expansion.rows.regions import describe_boxes
 from llava.expansion.sources.corpus import AnnotatedImage, Box
-from tests.expansion.test_gates import kind, panel, sample
+from tests.expansion.gates.test_gates import kind, panel, sample
 
 
 def about(text: str, *boxes: Box) -> Sample:

@@ -31,8 +31,8 @@ from llava.expansion.sources.corpus import AnnotatedImage
 from llava.expansion.teachers.base import Usage
 from llava.expansion.teachers.completions import usage_of
 from llava.expansion.teachers.twice import Twice
-from tests.expansion.serving import RunningTeacher, teacher
-from tests.expansion.test_hosted import captions, job
+from tests.expansion.asking.serving import RunningTeacher, teacher
+from tests.expansion.small_job import captions, job
 
 USAGE = (900, 50)
 COST = (900 * 1000 + 50 * 10_000) / 1e6  # of one answer, with the table below
@@ -112,9 +112,9 @@ CHILD = """
 import sys
 from pathlib import Path
 from llava.expansion.asking.ledger import Ledger
-from tests.expansion.serving import RunningTeacher
-from tests.expansion.test_hosted import job
-from tests.expansion.test_money import ask
+from tests.expansion.asking.serving import RunningTeacher
+from tests.expansion.small_job import job
+from tests.expansion.asking.test_money import ask
 root = Path(sys.argv[1])
 ask(job(root / "a/captions_train2017.json"), RunningTeacher(root / "server", int(sys.argv[2])),
     Ledger(str(root / "ledger")), root, max_cost=float(sys.argv[3]), timeout=20.0)
@@ -330,9 +330,9 @@ def test_a_changed_line_of_the_ledger_is_damage(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from tests.expansion.serving import RunningTeacher
-from tests.expansion.test_hosted import job
-from tests.expansion.test_money import ask
+from tests.expansion.asking.serving import RunningTeacher
+from tests.expansion.small_job import job
+from tests.expansion.asking.test_money import ask
 from llava.expansion.asking.ledger import Ledger
 root = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))

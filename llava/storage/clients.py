@@ -7,8 +7,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from llava import storage_watch
-from llava.storage_bulk import Bulk
+from llava.storage import watch
+from llava.storage.bulk import Bulk
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -50,7 +50,7 @@ class TooManyRequests(Exception):
 
 
 def _count_request(**_: Any) -> None:
-    clock = storage_watch.current()
+    clock = watch.current()
     if clock is not None:
         clock.requests += 1
         if clock.requests > MOST_REQUESTS:

@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llava import storage, storage_clients
+from llava import storage
 from llava.errors import StorageError
+from llava.storage import clients
 from tests.s3_server import KEY, SECRET, S3Server
 
 WHOLE = bytes(range(256)) * 4
@@ -57,11 +58,11 @@ def answering(script: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[li
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    storage_clients.forget_client()
+    clients.forget_client()
     try:
         yield handler.asked  # type: ignore[attr-defined]
     finally:
-        storage_clients.forget_client()
+        clients.forget_client()
         server.shutdown()
         server.server_close()
 
@@ -95,5 +96,5 @@ def test_markers_of_folders_are_no_files(moto_s3: S3Server) -> None:
     """Consoles and some tools put an empty object named like the folder."""
     storage.write_bytes(f"{moto_s3.uri}/images/a.jpg", b"a")
     for marker in ("images/", "images/sub/"):
-        storage_clients.client_of(os.getpid()).put_object(Bucket=moto_s3.bucket, Key=marker, Body=b"")
+        clients.client_of(os.getpid()).put_object(Bucket=moto_s3.bucket, Key=marker, Body=b"")
     assert [file.path for file in storage.list_files(f"{moto_s3.uri}/images")] == ["a.jpg"]

@@ -20,7 +20,7 @@ from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.teaching import TeacherSettings, ask_in_batches
 from llava.expansion.job import Job
 from llava.expansion.teachers.batch_interfaces import open_batches
-from tests.expansion.test_hosted import captions, job
+from tests.expansion.small_job import captions, job
 
 GOOD = "Question:\nWhat is it?\n===\nAnswer:\na thing number one"
 FORMS = ("openai", "anthropic", "gemini")

@@ -18,13 +18,13 @@ from llava.errors import SettingsError
 from llava.expansion.asking import lease
 from llava.expansion.asking.lease import Holder, Lease
 from llava.expansion.asking.ledger import Ledger
-from tests.expansion.test_spending import entry
+from tests.expansion.asking.test_spending import entry
 from tests.s3_server import S3Server, moto_s3, rclone_s3  # noqa: F401
 
 CHILD = """
 import sys, time
 from llava.expansion.asking.ledger import Ledger
-from tests.expansion.test_spending import entry
+from tests.expansion.asking.test_spending import entry
 ledger = Ledger(sys.argv[1], "the first run")
 ledger.append([entry("a")])
 ledger.append([entry("b")])

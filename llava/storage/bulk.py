@@ -1,6 +1,6 @@
 """Bulk reads from an S3-compatible store through obstore: several times boto3's rate at a quarter of its CPU.
 
-It only ever makes `llava.storage_s3` faster: what it cannot do, or does not get right at once, it leaves to boto3 by
+It only ever makes `llava.storage.s3` faster: what it cannot do, or does not get right at once, it leaves to boto3 by
 raising `Unsuited`, so that one client alone decides what an error means and what is tried again. Credentials, endpoint
 and region are boto3's, found once for both.
 """
@@ -13,8 +13,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from llava.storage_integrity import Verdict, is_md5, judge, md5_of
-from llava.storage_watch import deadline_s
+from llava.storage.integrity import Verdict, is_md5, judge, md5_of
+from llava.storage.watch import deadline_s
 
 if TYPE_CHECKING:
     from boto3.session import Session

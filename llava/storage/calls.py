@@ -11,10 +11,10 @@ from urllib.parse import urlparse
 
 from llava.errors import StorageError, StoreAwayError
 from llava.retrying import Pauses
-from llava.storage_bulk import Bulk, Unsuited
-from llava.storage_clients import TooManyRequests, bulk_of, client_of
-from llava.storage_integrity import Damaged
-from llava.storage_watch import Clock, TooSlow, deadline_s, moved, watched
+from llava.storage.bulk import Bulk, Unsuited
+from llava.storage.clients import TooManyRequests, bulk_of, client_of
+from llava.storage.integrity import Damaged
+from llava.storage.watch import Clock, TooSlow, deadline_s, moved, watched
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

@@ -25,7 +25,7 @@ class RunningTeacher:
 def teacher(folder: Path, **config: Any) -> Iterator[RunningTeacher]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    process = subprocess.Popen([sys.executable, "-m", "tests.expansion.teacher_server", str(folder)])
+    process = subprocess.Popen([sys.executable, "-m", "tests.expansion.asking.teacher_server", str(folder)])
     try:
         deadline = time.monotonic() + 30
         while not (folder / "port").exists():

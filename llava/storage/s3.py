@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import StorageError
-from llava.storage_calls import Absent, body_of, call, client, split
-from llava.storage_integrity import Damaged, Verdict, encrypted, is_md5, judge, md5_of, tags_are_something_else
+from llava.storage.calls import Absent, body_of, call, client, split
+from llava.storage.integrity import Damaged, Verdict, encrypted, is_md5, judge, md5_of, tags_are_something_else
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """A small OpenAI-compatible server process that answers, and misbehaves as its faults file says.
 
-`python -m tests.expansion.teacher_server FOLDER` listens on a free port, writes it to FOLDER/port, and logs one JSON
-line for each request it gets to FOLDER/asked.jsonl (key of the request, how often it was asked, what was done, when,
-whether the secret header was right, and what it charges: a provider charges for what it worked on, whether the answer
-arrived or not). Faults are drawn from the key's hash, so that they do not depend on timing:
-a share of requests gets its fault on the first asks and is then answered; some are never answered properly.
+`python -m tests.expansion.asking.teacher_server FOLDER` listens on a free port, writes it to FOLDER/port, and logs one
+JSON line for each request it gets to FOLDER/asked.jsonl (key of the request, how often it was asked, what was done,
+when, whether the secret header was right, and what it charges: a provider charges for what it worked on, whether the
+answer arrived or not). Faults are drawn from the key's hash, so that they do not depend on timing: a share of requests
+gets its fault on the first asks and is then answered; some are never answered properly.
 FOLDER/config.json: {"faults": {"name": share, ...}, "price_tokens": [input, output], "delay": seconds}.
 """
 

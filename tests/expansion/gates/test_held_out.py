@@ -86,7 +86,7 @@ def test_no_good_reply_is_dropped() -> None:
 
 
 def test_the_docs_say_what_the_gates_do_here() -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text().split("held_out_set.yaml")[1]
+    docs = (Path(__file__).parents[3] / "docs" / "data.md").read_text().split("held_out_set.yaml")[1]
     for gate, total, caught, good, wrong in scores():
         line = rf"\n\| {gate} \| \d+ of {total} \| {caught} of {total} \| {wrong} of {good} \|\n"
         assert re.search(line, docs), (gate, total, caught, good, wrong)

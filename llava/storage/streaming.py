@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
-from llava import local_files, storage_s3
+from llava import local_files
 from llava.errors import StorageError
+from llava.storage import s3
 
 PART_BYTES = 32 << 20
 MOST_PARTS = 10_000  # S3's limit
@@ -83,12 +84,12 @@ class _Multipart:
 
     def finish(self) -> None:
         if self._id is None:
-            storage_s3.write(self._uri, bytes(self._buffer))
+            s3.write(self._uri, bytes(self._buffer))
             return
         if self._buffer:
             self._send()
         self._collect(0)
-        storage_s3.finish_parts(self._uri, self._id, self._tags)
+        s3.finish_parts(self._uri, self._id, self._tags)
 
     def abort(self) -> None:
         for future in self._sent:
@@ -98,14 +99,14 @@ class _Multipart:
                 future.result()
         if self._id is not None:
             with suppress(StorageError):
-                storage_s3.abort_parts(self._uri, self._id)
+                s3.abort_parts(self._uri, self._id)
 
     def _send(self) -> None:
         if self._id is None:
-            self._id = storage_s3.begin_parts(self._uri)
+            self._id = s3.begin_parts(self._uri)
         self._collect(_AT_ONCE - 1)  # a bounded number of parts in memory
         number = len(self._tags) + len(self._sent) + 1
-        self._sent.append(self._pool.submit(storage_s3.send_part, self._uri, self._id, number, bytes(self._buffer)))
+        self._sent.append(self._pool.submit(s3.send_part, self._uri, self._id, number, bytes(self._buffer)))
         self._buffer.clear()
 
     def _collect(self, leave: int) -> None:
