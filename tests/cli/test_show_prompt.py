@@ -58,15 +58,21 @@ def test_the_twelve_are_asked_as_their_question_files_ask(
     assert shown(name, tmp_path / name, capsys) == expected[0] + "\n"
 
 
+def files(**texts: Any) -> Callable[[Path], None]:
+    """Files by name, a text as it is and anything else as JSON."""
+
+    def make(folder: Path) -> None:
+        for name, value in texts.items():
+            (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
+
+    return make
+
+
 def table(file: str, **cells: str) -> Callable[[Path], None]:
     """A table of VLMEvalKit's kind with one row."""
     cells = {"index": "1", "image": PIXEL, "category": "c", **cells}
     text = "\t".join(cells) + "\n" + "\t".join(f'"{v}"' for v in cells.values()) + "\n"
-    return lambda folder: (folder / file).write_text(text) and None
-
-
-def file(**files: Any) -> Callable[[Path], None]:
-    return lambda folder: [(folder / name).write_text(json.dumps(value)) for name, value in files.items()] and None
+    return files(**{file: text})
 
 
 CAPTIONS = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
@@ -81,7 +87,7 @@ PAGE = {"questionId": 1, "question": "What is the date?", "image": "documents/a.
 CAPTION = "Provide a one-sentence caption for the provided image."
 OTHERS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "custom": (
-        file(**{"q.json": [{"question": " As it stands. ", "image": "a.jpg"}]}),
+        files(**{"q.json": [{"question": " As it stands. ", "image": "a.jpg"}]}),
         [" As it stands. "],
     ),
     # mix665k's words for a box of a sentence
@@ -92,9 +98,9 @@ OTHERS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
             for sentence in ("the red one", "left man")
         ],
     ),
-    "captions": (file(**{"captions_val2014.json": CAPTIONS}), [CAPTION]),
-    "nocaps": (file(**{"nocaps_val_4500_captions.json": CAPTIONS}), [CAPTION]),
-    "flickr30k": (file(**{"dataset_flickr30k.json": KARPATHY}), [CAPTION]),
+    "captions": (files(**{"captions_val2014.json": CAPTIONS}), [CAPTION]),
+    "nocaps": (files(**{"nocaps_val_4500_captions.json": CAPTIONS}), [CAPTION]),
+    "flickr30k": (files(**{"dataset_flickr30k.json": KARPATHY}), [CAPTION]),
     # lmms-eval's prompts for LLaVA: `multi_choice_prompt` and `open_ended_prompt` of its MMMU
     "mmmu": (
         table("MMMU_DEV_VAL.tsv", question="What is <image 1>?", A="a", B="b", C="c", answer="B", split="validation"),
@@ -106,11 +112,11 @@ OTHERS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     ),
     "ai2d": (table("AI2D_TEST.tsv", question="Which?", A="x", B="y", answer="A"), [f"Which?\nA. x\nB. y{LETTER}"]),
     "chartqa": (
-        file(**{"test_human.json": CHART, "test_augmented.json": CHART}), [f"How many bars?{SHORT}"] * 2
+        files(**{"test_human.json": CHART, "test_augmented.json": CHART}), [f"How many bars?{SHORT}"] * 2
     ),
-    "docvqa": (file(**{"val_v1.0.json": {"data": [PAGE]}}), [f"What is the date?{SHORT}"]),
-    "ocrbench": (file(**{"OCRBench.json": [OCR]}), ["what is written in the image?"]),
-    "hallusionbench": (file(**{"HallusionBench.json": [HALLUSION]}), [f"Is it taller?{SHORT}"]),
+    "docvqa": (files(**{"val_v1.0.json": {"data": [PAGE]}}), [f"What is the date?{SHORT}"]),
+    "ocrbench": (files(**{"OCRBench.json": [OCR]}), ["what is written in the image?"]),
+    "hallusionbench": (files(**{"HallusionBench.json": [HALLUSION]}), [f"Is it taller?{SHORT}"]),
 }  # fmt: skip
 
 
