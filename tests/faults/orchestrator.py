@@ -51,7 +51,9 @@ def _command(package: str, data: world.World, out: Path) -> list[str]:
     }  # fmt: skip
     if package == "full":
         values |= {
-            "recipe": "tiny", "images_uri": data.root, "pretrain_overrides": world.OVERRIDES,
+            "recipe": "tiny",
+            "processes": "1",
+            "threads_per_process": "1", "images_uri": data.root, "pretrain_overrides": world.OVERRIDES,
             "finetune_overrides": world.OVERRIDES, "evaluate_images_uri": data.root,
             "evaluate_questions_uri": f"{data.root}/annotations/questions_val.jsonl",
         }  # fmt: skip

@@ -219,13 +219,15 @@ def promised(fault: Fault, end: End) -> list[str]:
 
 def _command(bench: Bench, trial: Trial, out: str, server: RunningTeacher | None) -> list[str]:
     given = bench.stored if trial.place == "store" and bench.stored else bench.local
-    return given.command(trial.stage, out, server.endpoint if server else "", str(bench.folder / "prices.yaml"))
+    return given.command(
+        trial.stage, out, server.endpoint if server else "", str(Path(bench.local.root).with_name("prices.yaml"))
+    )
 
 
-def run_all(chosen: Sequence[Trial], folder: Path, *, orchestrators: Sequence[str]) -> list[Row]:
-    """Every trial; the rows of the table."""
+def run_all(chosen: Sequence[Trial], keep: Path, folder: Path, *, orchestrators: Sequence[str]) -> list[Row]:
+    """Every trial; the rows of the table. World and undisturbed run lie in `keep`, the rest in `folder`."""
     with ExitStack() as stack:
-        bench = Bench(folder, world.draw(folder))
+        bench = Bench(folder, world.draw(keep))
         last = max((world.STAGES.index(trial.stage) for trial in chosen), default=0)
         undisturbed(bench, world.STAGES[: last + 1])
         if any(trial.place == "store" for trial in chosen):
@@ -250,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", action="append", choices=world.STAGES, help="only trials of this stage; repeat")
     parser.add_argument("--place", choices=("disk", "store"), help="only trials that write there")
     parser.add_argument("--seed", type=int, default=0, help="of the times at which is killed (default %(default)s)")
+    parser.add_argument("--folder", type=Path, help="work there, keep the undisturbed run and use it again")
     options = parser.parse_args(arguments)
     chosen: list[Any] = trials.short() if options.short else trials.long(options.seed)
     chosen = [each for each in chosen if not options.stage or each.stage in options.stage]
@@ -257,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     orchestrators = [] if options.stage or options.place else ["only-expand"] if options.short else ["full"]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llava-faults-") as folder:
-        rows = run_all(chosen, Path(folder), orchestrators=orchestrators)
+        keep = options.folder or Path(folder)
+        rows = run_all(chosen, keep, Path(folder), orchestrators=orchestrators)
     print(f"\n{table(rows)}\n{time.monotonic() - began:,.0f} s")
     return 1 if any(row.broken for row in rows) else 0
 

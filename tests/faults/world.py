@@ -23,7 +23,7 @@ RANKS = {"pretrain": 2, "finetune": 1}
 PRICES = "models: {teacher: {input: 1000, output: 10000}}\n"
 # Beside the artifacts: what tells of the run and not of its result.
 _OWN_STORY = ("manifest.json", "metrics.json", "report.html", "summary.json", ".card.md", ".about.json")
-_FLEETING = ("seconds", "throughput", "per_second", "memory", "resumed_from", "restarts", "hours")
+_FLEETING = ("seconds", "throughput", "per_second", "memory", "resumed_from", "restarts", "hours", "wait")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class World:
 
 def draw(folder: Path) -> World:
     """Draw the world below `folder`; results go beside it."""
-    write_world(folder / "world", train=IMAGES, held_out=HELD_OUT, seed=3)
+    if not (folder / "prices.yaml").exists():
+        write_world(folder / "world", train=IMAGES, held_out=HELD_OUT, seed=3)
     (folder / "prices.yaml").write_text(PRICES)
     return World(str(folder / "world"), str(folder / "undisturbed"))
 
