@@ -1,4 +1,4 @@
-"""The command line: `python -m tools.images {hash,files,code,plan,build,verify,references}`, from the root of a checkout."""
+"""`python -m tools.images {hash,files,code,plan,build,verify,references}`, from the root of a checkout."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """Which of our files each image holds: exactly what its stages can import, computed from the source.
 
-The images' tags are hashes of their content, and Kubeflow's cache keys name the tags: a file too many in an image makes a
-change there run its stages again, and pay a teacher or train a model again. `python -m tools.images code --write` puts
-the files into the Dockerfile as COPY lines; a test holds them against the source.
+The images' tags are hashes of their content, and Kubeflow's cache keys name the tags: a file too many in an image
+makes a change there run its stages again, which pays a teacher or trains a model once more. `python -m tools.images
+code --write` puts the files into the Dockerfile as COPY lines; a test holds them against the source.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -75,13 +76,18 @@ def copy_lines(root: Path, files: Sequence[str]) -> list[str]:
             return
         own = [file for file in wanted if Path(file).parent == Path(here)]
         if own:
-            lines.append(f"COPY {' '.join(own)} {LIBRARY}/{here}/")
+            lines.append(_wrapped(["COPY", *own, f"{LIBRARY}/{here}/"]))
         for below in sorted({Path(file).relative_to(here).parts[0] for file in wanted if file not in own}):
             folder(path / below, [file for file in wanted if file.startswith(f"{here}/{below}/")])
 
     for top in sorted({Path(file).parts[0] for file in files}):
         folder(root / top, [file for file in files if file.startswith(f"{top}/")])
     return lines
+
+
+def _wrapped(words: Sequence[str]) -> str:
+    """A line of a Dockerfile, continued where it becomes long; short lines merge well."""
+    return " \\\n    ".join(textwrap.wrap(" ".join(words), 116, break_long_words=False, break_on_hyphens=False))
 
 
 def with_code(text: str, lines: dict[str, list[str]]) -> str:
