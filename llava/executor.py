@@ -21,7 +21,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from llava import accelerators, storage
 from llava.config import validate
 from llava.errors import SettingsError, TransientError, UserError
+from llava.launcher_paths import RECORD_NAME as RECORD_NAME
+from llava.launcher_paths import launcher_path
 from llava.manifest import redacted_settings
 from llava.processes import die_with_parent, yield_idle_cores
 from llava.retrying import Pauses
@@ -38,11 +39,9 @@ from llava.stages.preflight.check import require_sound
 from llava.stages.remembered import note_uri, raise_remembered, remember
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
 
-RECORD_NAME = "llava-outputs.json"
 USER_ERROR_EXIT = 2
 # kfp hands a task's resource requests to its container as if they were parameters of it.
 _REQUESTS = {"accelerator_count", "accelerator_type", "cpu_limit", "cpu_request", "memory_limit", "memory_request"}
-_MOUNTS = {"s3://": "/s3/", "minio://": "/minio/"}
 
 
 class OutputRecord(BaseModel):
@@ -58,14 +57,6 @@ class OutputRecord(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds: float
     finished_unix: float
-
-
-def launcher_path(uri: str) -> Path:
-    """Where Kubeflow's launcher keeps the local copy of an artifact: `s3://b/k` is `/s3/b/k`; a path is itself."""
-    for scheme, mount in _MOUNTS.items():
-        if uri.startswith(scheme):
-            return Path(mount + uri.removeprefix(scheme).partition("?")[0])
-    return storage.local_path(uri)
 
 
 def read_settings(stage: Stage, values: dict[str, Any]) -> BaseModel:

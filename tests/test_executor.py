@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava import executor, storage
+from llava import executor, launcher_paths, storage
 from llava.errors import SettingsError
+from llava.launcher_paths import artifact_uri, launcher_path
 from llava.stages.finite import finite
 from tests.local.tiny_stages import STAGES
 
@@ -100,7 +101,7 @@ def test_inputs_come_by_uri_too_but_not_twice() -> None:
 
 
 def test_the_launchers_copy_is_used_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(executor._MOUNTS, "s3://", f"{tmp_path}/s3/")
+    monkeypatch.setitem(launcher_paths._MOUNTS, "s3://", f"{tmp_path}/s3/")
     (tmp_path / "s3/bucket/run/model").mkdir(parents=True)
     given_inputs = {
         "model": {"artifacts": [{"uri": "s3://bucket/run/model"}]},
@@ -114,8 +115,8 @@ def test_the_launchers_copy_is_used_where_it_exists(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("uri", ["s3://bucket/run/report", "minio://bucket/run/report"])
 def test_where_outputs_go(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the launcher: big things straight to the store, small ones to the folder it uploads from."""
-    for scheme in executor._MOUNTS:
-        monkeypatch.setitem(executor._MOUNTS, scheme, f"{tmp_path}/mnt/")
+    for scheme in launcher_paths._MOUNTS:
+        monkeypatch.setitem(launcher_paths._MOUNTS, scheme, f"{tmp_path}/mnt/")
     base = uri.rpartition("/")[0]
     artifacts = {name: {"artifacts": [{"uri": f"{base}/{name}"}]} for name in ("data", "report", "metrics")}
     places, _ = executor.place_outputs(STAGES["make"], artifacts)
@@ -130,8 +131,9 @@ def test_where_outputs_go(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert places.model_dump()["report"] == f"{base}/report"
 
 
-def test_launcher_path_drops_the_query() -> None:
-    assert executor.launcher_path("minio://b/k/x?endpoint=e") == Path("/minio/b/k/x")
+def test_launcher_paths_there_and_back() -> None:
+    assert launcher_path("minio://b/k/x?endpoint=e") == Path("/minio/b/k/x")
+    assert artifact_uri("/s3/b/k") == "s3://b/k" and artifact_uri("/data/s3/b") == "/data/s3/b"
 
 
 def test_missing_output_in_the_input(tmp_path: Path) -> None:

@@ -117,18 +117,21 @@ def answer_share(
 
 
 def check_left_out(work: Work, left_out: Mapping[str, LeftOut], max_bad_rows: float) -> None:
-    """Above a threshold, missing answers are an error.
+    """Above a threshold, missing answers are an error; no answer at all is one whatever the threshold.
 
     Raises:
         DataError: naming how many, and why the first.
     """
-    if len(left_out) > max_bad_rows * len(work.questions):
+    if len(left_out) > max_bad_rows * len(work.questions) or (left_out and len(left_out) == len(work.questions)):
         key, first = next(iter(left_out.items()))
         broken = all(item.problem != "refused" for item in left_out.values())
         what = "have no usable image" if broken else "have no usable image or were refused"
+        limit = f"more than max_bad_rows ({max_bad_rows:g})"
+        if len(left_out) == len(work.questions):
+            limit = "so nothing was answered and there is nothing to score"
         raise DataError(
-            f"{work.uri}: {len(left_out)} of {len(work.questions)} questions {what}, more than max_bad_rows "
-            f"({max_bad_rows:g}); the first, {key}: {first.why}"
+            f"{work.uri}: {len(left_out)} of {len(work.questions)} questions {what}, {limit}; the first, {key}: "
+            f"{first.why}"
         )
 
 

@@ -17,11 +17,12 @@ from llava.config import validate
 from llava.errors import DataError, SettingsError
 from llava.evaluation import statistics
 from llava.evaluation.about import About, about_uri
-from llava.evaluation.benchmark import Profile
+from llava.evaluation.benchmark import PROFILES, Profile
 from llava.evaluation.finished import dense
 from llava.evaluation.question_files import json_lines
 from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Difference, Interval
+from llava.evaluation.verdicts import verdicts_on
 
 _DRAWS_IN_A_TAIL = 25  # so that the ends of an interval are no single draw
 
@@ -36,6 +37,7 @@ class Finished:
         about: what its run said of it.
         rows: by question id, as they lie on disk.
         uri: of the file.
+        judges: who scored it, where a judge did.
     """
 
     label: str
@@ -43,6 +45,7 @@ class Finished:
     about: About
     rows: Mapping[str, Mapping[str, Any]]
     uri: str
+    judges: str = ""
 
     def scored(self, profile: Profile) -> list[str]:
         """Ids of the questions that have a score."""
@@ -194,6 +197,11 @@ def _score(item: Finished, key: str, profile: Profile) -> float:
 
 
 def _shared(one: Finished, other: Finished, profile: Profile) -> list[str]:
+    if one.judges != other.judges:
+        raise DataError(
+            f"{one.uri} was judged by {one.judges or 'nobody'}, {other.uri} by {other.judges or 'nobody'}; expected "
+            "one judge for both (llava evaluate judge)"
+        )
     theirs = set(other.scored(profile))
     ids = [key for key in one.scored(profile) if key in theirs]
     for key in ids:
@@ -226,6 +234,12 @@ def _open(label: str, file: str) -> Finished:
         )
     about = validate(About, storage.read_json(place), place)
     rows = {str(row.get("id")): row for _, row in json_lines(file)}
+    answers = {key: str(row.get("answer", "")) for key, row in rows.items()}
+    if not about.weights and (verdicts := verdicts_on(file, answers)):
+        judged = verdicts.scored()
+        rows = {key: row | judged.get(key, {}) for key, row in rows.items()}
+        about = about.model_copy(update={"weights": {profile: [1.0] for profile in PROFILES}})
+        return Finished(label, about.benchmark, about, rows, file, verdicts.by)
     return Finished(label, about.benchmark, about, rows, file)
 
 

@@ -37,12 +37,14 @@ class Judged(Benchmark):
         judge_system: the judge's system message; empty: none.
         judge_temperature: as the benchmark's own evaluator has it.
         judge_max_tokens: longest reply.
+        highest: the best score there is.
         published_judge: who gave the published figures.
     """
 
     judge_system: ClassVar[str] = ""
     judge_temperature: ClassVar[float] = 0.0
     judge_max_tokens: ClassVar[int] = 1024
+    highest: ClassVar[float] = 1.0
     published_judge: ClassVar[str]
 
     def score(self, question: Question, answer: str, profile: Profile) -> float:

@@ -13,6 +13,7 @@ from llava.evaluation.statistics import Interval
 from llava.evaluation.suite import Suite
 from llava.evaluation.summary import gain
 from llava.evaluation.table import Row, quoted
+from llava.launcher_paths import artifact_uri
 from llava.report import Bar, Card, Report, Sample
 
 CARDS_A_KIND = 8
@@ -24,7 +25,7 @@ def build_report(suite: Suite, results: Sequence[Result], profile: Profile, fact
     first = results[0]
     names = suite.title or ", ".join(result.column.key for result in results)
     asked = sum(len(result.work.questions) for result in results)
-    report = Report(f"Evaluation: {names}", f"{asked} questions; model {first.answered[0].uri}")
+    report = Report(f"Evaluation: {names}", f"{asked} questions; model {artifact_uri(first.answered[0].uri)}")
     if suite.several:
         report.figures({"benchmarks": len(results), "questions": asked, "without an answer": _left_out(results)})
         columns, rows = table_of(suite, results)
@@ -52,7 +53,7 @@ def table_of(suite: Suite, results: Sequence[Result]) -> tuple[list[str], list[R
             if figure in summary.figures:
                 own[result.column.key] = summary.figures[figure]
             elif item.title in result.verdicts:
-                own[result.column.key] = result.verdicts[item.title].figure
+                own[result.column.key] = result.verdicts[item.title].figure(figure) or "judge"
             elif item.title in result.handed_in:
                 own[result.column.key] = "to hand in"
             elif isinstance(result.benchmark, Judged) and not item.blind:
@@ -90,7 +91,11 @@ def _benchmark(report: Report, result: Result, profile: Profile, *, several: boo
             for summary in result.summaries
             if headline in summary.figures
         }
-        | {f"{headline} ({title}, judge)": f"{found.figure.value:.4g}" for title, found in result.verdicts.items()}
+        | {
+            f"{headline} ({title}, judge)": f"{judged.value:.4g}"
+            for title, found in result.verdicts.items()
+            if (judged := found.figure(headline))
+        }
         | {"questions": len(result.work.questions), "without an answer": len(result.left_out)}
     )
     if model.scored:
@@ -100,8 +105,8 @@ def _benchmark(report: Report, result: Result, profile: Profile, *, several: boo
     for note in result.benchmark.notes():
         report.text(note)
     for title, found in result.verdicts.items():
-        report.text(f"{title}: judged by {found.judges} on {found.date}.")
-    if not model.scored:
+        report.text(f"{title}: judged by {found.by} on {found.date}.")
+    if not model.scored and not isinstance(result.benchmark, Judged):
         files = "; ".join(f"{title}: {name}" for title, name in result.handed_in.items())
         report.text(
             "The right answers to these questions are not known here, so there are no scores"

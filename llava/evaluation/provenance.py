@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import time
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from llava import __version__, storage
 from llava.errors import UserError
 from llava.evaluation.benchmark import Question
 from llava.evaluation.predictions import fingerprint
+from llava.launcher_paths import RECORD_NAME, artifact_uri
 from llava.manifest import Manifest, read_manifest
 from llava.revision import revision
 
@@ -61,24 +64,39 @@ def _code() -> str:
     return ", ".join(parts)
 
 
-def _made_of(name: str, uri: str, report_uri: str, depth: int) -> list[Fact]:
+def _made_of(name: str, place: str, report_uri: str, depth: int) -> list[Fact]:
     """An artifact, its stage's report, and what it was made of, as far as manifests tell."""
-    indent = "· " * depth
-    manifest = _manifest(uri)
+    indent, uri = "· " * depth, artifact_uri(place)
+    manifest = _manifest(place)
     if manifest is None:
-        return [(indent + name, uri, _link(uri, report_uri))]
+        return [(indent + name, uri, _link(place, report_uri))]
     made = f"{uri} ({manifest.stage}, {_date(manifest.created_unix)}, llava {manifest.code_version}"
     made += f", data hash {manifest.data_hash[:16]}" if manifest.data_hash else ""
     made += f", image {manifest.image}" if manifest.image else ""
-    lines: list[Fact] = [(indent + name, made + ")", _link(uri, report_uri))]
-    report = storage.join(uri.rstrip("/").rpartition("/")[0] or ".", "report.html")
-    if _exists(report):
+    lines: list[Fact] = [(indent + name, made + ")", _link(place, report_uri))]
+    if report := _report_beside(uri):
         lines.append((f"{indent}· report of {manifest.stage}", report, _link(report, report_uri)))
     if depth < _DEEPEST:
-        for parent, place in manifest.parents.items():
-            if place:
-                lines += _made_of(parent, place, report_uri, depth + 1)
+        for parent, made_from in manifest.parents.items():
+            if made_from:
+                lines += _made_of(parent, made_from, report_uri, depth + 1)
     return lines
+
+
+def _report_beside(artifact: str) -> str:
+    """The report of the execution that made an artifact, empty where there is none: as the execution's record says, or
+    `report.html` where a stage was run by hand."""
+    folder = artifact.rstrip("/").rpartition("/")[0] or "."
+    try:
+        record = storage.join(folder, RECORD_NAME)
+        if storage.exists(record):
+            found = storage.read_json(record)
+            outputs = found.get("outputs") if isinstance(found, dict) else None
+            return str(outputs.get("report") or "") if isinstance(outputs, dict) else ""
+    except UserError:
+        return ""
+    by_hand = storage.join(folder, "report.html")
+    return by_hand if _exists(by_hand) else ""
 
 
 def _manifest(uri: str) -> Manifest | None:
@@ -97,14 +115,30 @@ def _exists(uri: str) -> bool:
         return False
 
 
-def _link(uri: str, report_uri: str) -> str:
-    """An address that a browser can follow from the report: an http URL, or a local file by a relative path."""
-    if uri.startswith(("http://", "https://")):
-        return uri
-    if storage.is_remote(uri) or storage.is_remote(report_uri) or "," in uri or not _exists(uri):
+def _link(place: str, report_uri: str) -> str:
+    """An address that a browser can follow from the report; empty where there is none.
+
+    An http URL is one itself. Between two local files, and between two objects of one bucket, it is the way from one to
+    the other: such a link holds wherever the tree is looked at, on a disk, through a web server or in a copy.
+    """
+    if place.startswith(("http://", "https://")):
+        return place
+    place, report_uri = artifact_uri(place), artifact_uri(report_uri)
+    if "," in place:
+        return ""
+    if storage.is_remote(place) and storage.is_remote(report_uri):
+        (bucket, key), (own_bucket, own_key) = _bucket_and_key(place), _bucket_and_key(report_uri)
+        return quote(posixpath.relpath(key, posixpath.dirname(own_key))) if bucket == own_bucket else ""
+    if storage.is_remote(place) or storage.is_remote(report_uri) or not _exists(place):
         return ""
     here = storage.local_path(report_uri).resolve().parent
-    return os.path.relpath(storage.local_path(uri).resolve(), here)
+    return quote(os.path.relpath(storage.local_path(place).resolve(), here))
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    scheme, _, rest = uri.partition("?")[0].partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", f"/{key}"
 
 
 def _date(unix: float) -> str:

@@ -5,39 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llava import storage
-from llava.errors import UserError
 from llava.evaluation.asking import Answered, Work
 from llava.evaluation.benchmark import Benchmark
 from llava.evaluation.question_images import Images
 from llava.evaluation.runner import LeftOut
-from llava.evaluation.statistics import Interval
 from llava.evaluation.suite import Column
 from llava.evaluation.summary import ModelSummary
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """A judge's figure of one contender: whose, and when."""
-
-    figure: Interval
-    judges: str
-    date: str
-
-    @classmethod
-    def beside(cls, folder: str, contender: str, headline: str) -> Verdicts | None:
-        """What `llava evaluate judge` left for a contender, if it has been run."""
-        uri = storage.join(folder, f"{contender}-verdicts.json")
-        try:
-            if not storage.exists(uri):
-                return None
-            found = storage.read_json(uri)
-            figures = found["figures"]
-            values = [float(figures[f"{headline}{end}"]) for end in ("", "_low", "_high")]
-            interval = Interval(values[0], values[1], values[2], int(figures["judged"]))
-            return cls(interval, ", ".join(found["judges"]), str(found["date"]))
-        except (UserError, KeyError, TypeError, ValueError):
-            return None  # not of ours: the table says "judge" where it would say a figure
+from llava.evaluation.verdicts import VerdictFile
 
 
 @dataclass(frozen=True)
@@ -64,7 +38,7 @@ class Result:
     summaries: Sequence[ModelSummary]
     answers: Mapping[str, Mapping[str, str]]
     handed_in: Mapping[str, str]
-    verdicts: Mapping[str, Verdicts]
+    verdicts: Mapping[str, VerdictFile]
 
     @property
     def left_out(self) -> dict[str, LeftOut]:

@@ -10,20 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llava import storage
-from llava.errors import SettingsError
+from llava.errors import SettingsError, UserError
 from llava.evaluation import presentation, summary
 from llava.evaluation.asking import Answered, Work, answer_share, check_left_out
 from llava.evaluation.benchmark import Benchmark, Profile
 from llava.evaluation.benchmarks import get_benchmark
 from llava.evaluation.contenders import Lineup
 from llava.evaluation.finished import finish
+from llava.evaluation.judged import Judged
+from llava.evaluation.predictions import PredictionLog
 from llava.evaluation.provenance import facts
 from llava.evaluation.question_ids import check_ids
 from llava.evaluation.question_images import Images
 from llava.evaluation.ranks import answer_shared
-from llava.evaluation.result import Result, Verdicts
+from llava.evaluation.result import Result
 from llava.evaluation.suite import Column, Suite, places
 from llava.evaluation.table import as_text
+from llava.evaluation.verdicts import VerdictFile, verdicts_on
 from llava.telemetry import Telemetry
 
 
@@ -140,7 +143,7 @@ def _result(job: Job, column: Column, work: Work, answered: Sequence[Answered], 
         if not item.blind:
             if name := _hand_in(benchmark, work, item, log.answers, telemetry):
                 handed_in[item.title] = name
-            if found := Verdicts.beside(work.folder, item.name, benchmark.headline):
+            if found := _verdicts(log, benchmark, telemetry):
                 verdicts[item.title] = found
     best = summaries[0].figures.get(benchmark.headline)
     if best:
@@ -163,17 +166,33 @@ def _hand_in(benchmark: Benchmark, work: Work, item: Answered, answers: dict[str
     return name
 
 
+def _verdicts(log: PredictionLog, benchmark: Benchmark, telemetry: Telemetry) -> VerdictFile | None:
+    """What a judge has said of these very answers, if one has been asked."""
+    if not isinstance(benchmark, Judged):
+        return None
+    try:
+        return verdicts_on(log.uri, log.answers)
+    except UserError as error:
+        telemetry.note(f"verdicts left out: {error}")
+        return None
+
+
 def _metrics(job: Job, results: Sequence[Result]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for result in results:
         own = summary.metrics_of(result.benchmark, result.summaries, job.profile)
+        if found := result.verdicts.get(result.answered[0].title):
+            own |= {name: value for name, value in found.figures.items() if name.startswith(result.benchmark.headline)}
+        own["questions"] = float(len(result.answers[result.answered[0].title]))
+        own["questions_scored"] = float(len(result.summaries[0].scored))
         own["questions_left_out"] = float(len(result.left_out))
         storage.write_json(storage.join(result.work.folder, "summary.json"), own)
         prefix = f"{summary.slug(result.column.key)}_" if job.suite.several else ""
         metrics |= {f"{prefix}{name}": value for name, value in own.items()}
     if job.suite.several:
         metrics["benchmarks"] = float(len(results))
-        metrics["questions"] = float(sum(len(result.work.questions) for result in results))
+        metrics["questions"] = float(sum(len(result.answers[result.answered[0].title]) for result in results))
+        metrics["questions_scored"] = float(sum(len(result.summaries[0].scored) for result in results))
         metrics["questions_left_out"] = float(sum(len(result.left_out) for result in results))
     return metrics
 

@@ -54,7 +54,6 @@ def metrics_of(benchmark: Benchmark, summaries: Sequence[ModelSummary], profile:
         if position == 0:
             for kind, interval in summary.by_kind.items():
                 metrics[f"accuracy_{slug(kind)}"] = interval.value
-            metrics["questions"] = float(len(summary.scored))
             metrics["profiles_differ"] = float(summary.differing)
         elif summary.scored:
             difference = gain(benchmark, summaries[0], summary, profile)

@@ -14,6 +14,7 @@ from llava import storage
 from llava.accelerators import ASKED
 from llava.config import validate
 from llava.errors import SettingsError
+from llava.launcher_paths import artifact_uri
 from llava.parsing import Malformed, parse_json
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
 
     settings = read_node_settings(train_job)
     # The launcher's copies of this pod's inputs are on no other node; the store is.
-    job = job.model_copy(update={name: _in_store(getattr(job, name)) for name in ("data_uri", "projector_uri")})
+    job = job.model_copy(update={name: artifact_uri(getattr(job, name)) for name in ("data_uri", "projector_uri")})
     for name in ("data_uri", "images_uri", "projector_uri", "output_uri", "checkpoints_uri", "resume_uri"):
         place = getattr(job, name)
         if any(not storage.is_remote(part.strip()) for part in place.split(",") if part.strip()):
@@ -104,11 +105,3 @@ def train_on_nodes(job: Job, train_job: str, processes: str, *, api: KubernetesA
             raise type(error)(f"{error}; {cause}") from error
         raise cause from error
     return validate(Result, storage.read_json(shared.result_uri), shared.result_uri)
-
-
-def _in_store(place: str) -> str:
-    """The URI behind a path at which Kubeflow's launcher keeps a copy; anything else as it is."""
-    for mount, scheme in (("/s3/", "s3://"), ("/minio/", "minio://")):
-        if place.startswith(mount):
-            return scheme + place.removeprefix(mount)
-    return place

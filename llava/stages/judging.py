@@ -16,6 +16,7 @@ from llava.evaluation.benchmark import Question
 from llava.evaluation.benchmarks import get_benchmark
 from llava.evaluation.judged import Judged, Verdict
 from llava.evaluation.question_files import json_lines
+from llava.evaluation.verdicts import VerdictFile, VerdictRow, answers_hash, verdicts_uri
 from llava.expansion.asking.batch_files import export_batches, import_batches
 from llava.expansion.asking.dispatch import Outcome
 from llava.expansion.asking.ledger import Ledger
@@ -37,7 +38,7 @@ class Judging:
     Attributes:
         answers: by question id.
         ledger_uri: where every reply of the judge is kept.
-        out_uri: where verdicts and figures go, without the ending.
+        predictions_uri: the file they stand in; verdicts and figures go beside it.
         extra_body: fields of the request that replace the benchmark's own (a null takes one out).
         max_unjudged: largest share of answers that may stay without a verdict.
     """
@@ -47,7 +48,7 @@ class Judging:
     answers: Mapping[str, str]
     judge: TeacherSettings
     ledger_uri: str
-    out_uri: str
+    predictions_uri: str
     extra_body: Mapping[str, object] | None = None
     max_unjudged: float = 0.01
 
@@ -100,11 +101,8 @@ def open_judging(
     known = {question.id for question in questions}
     if not known & set(answers):
         raise DataError(f"{file}: no answer to a question of {questions_uri}; expected the predictions of {benchmark}")
-    folder, _, name = file.rpartition("/")
-    stem = name.removesuffix(".jsonl")
-    out = storage.join(folder or ".", f"{stem}-verdicts")
-    ledger = ledger_uri or storage.join(folder or ".", f"{stem}-judge-ledger")
-    return Judging(chosen, questions, answers, judge, ledger, out, extra_body, max_unjudged)
+    ledger = ledger_uri or f"{file.removesuffix('.jsonl')}-judge-ledger"
+    return Judging(chosen, questions, answers, judge, ledger, file, extra_body, max_unjudged)
 
 
 def judge_online(judging: Judging, telemetry: Telemetry) -> dict[str, float]:
@@ -113,7 +111,7 @@ def judge_online(judging: Judging, telemetry: Telemetry) -> dict[str, float]:
     Raises:
         DataError: it stopped before all were asked, or too many answers have no verdict.
     """
-    ledger = Ledger(judging.ledger_uri, f"judge {judging.out_uri}", telemetry.note)
+    ledger = Ledger(judging.ledger_uri, f"judge {judging.predictions_uri}", telemetry.note)
     try:
         made = judging.requests()
 
@@ -158,13 +156,13 @@ def import_judge_batch(judging: Judging, uris: Sequence[str], telemetry: Telemet
 
 
 def score(judging: Judging, ledger: Ledger, telemetry: Telemetry) -> dict[str, float]:
-    """Verdicts and figures from the ledger, with the judge's own name and the date, written to `out_uri`.
+    """Verdicts and figures from the ledger, with the judge's own name and the date, written beside the predictions.
 
     Raises:
         DataError: more answers without a verdict than `max_unjudged`.
     """
     verdicts: list[Verdict] = []
-    rows: list[dict[str, object]] = []
+    rows: list[VerdictRow] = []
     judges: dict[str, int] = {}
     missing: list[str] = []
     for question, request in judging.requests():
@@ -172,22 +170,23 @@ def score(judging: Judging, ledger: Ledger, telemetry: Telemetry) -> dict[str, f
         found = judging.benchmark.verdict(question, entry.text) if entry and not problem else None
         if entry is None or found is None:
             missing.append(question.id)
-            rows.append({"id": question.id, "problem": problem or "not asked"})
+            rows.append(VerdictRow(id=question.id, problem=problem or "not asked"))
             continue
         judges[entry.model] = judges.get(entry.model, 0) + 1
         verdicts.append(found)
         rows.append(
-            {
-                "id": question.id,
-                "score": found.score,
-                "reference": found.reference,
-                "judge": entry.model,
-                "reply": entry.text,
-            }
+            VerdictRow(
+                id=question.id,
+                score=found.score,
+                reference=found.reference,
+                share=found.score / judging.benchmark.highest,
+                judge=entry.model,
+                reply=entry.text,
+            )
         )
     unasked = len(judging.questions) - len(rows)
     if len(missing) > judging.max_unjudged * len(rows):
-        reasons = sorted({str(row["problem"]) for row in rows if "problem" in row})
+        reasons = sorted({row.problem for row in rows if row.problem})
         raise DataError(
             f"judge: {len(missing)} of {len(rows)} answers have no verdict ({'; '.join(reasons)}), the first: "
             f"{missing[0]}; expected at most {judging.max_unjudged:g} of them. They are left out, never counted as zero"
@@ -197,18 +196,19 @@ def score(judging: Judging, ledger: Ledger, telemetry: Telemetry) -> dict[str, f
     metrics["judge_cost"] = ledger.cost
     for name, value in figures.items():
         metrics |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-    summary = {
-        "benchmark": judging.benchmark.name,
-        "judges": judges,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "published_judge": judging.benchmark.published_judge,
-        "figures": metrics,
-        "verdicts": rows,
-    }
-    storage.write_json(f"{judging.out_uri}.json", summary)
+    summary = VerdictFile(
+        benchmark=judging.benchmark.name,
+        judges=judges,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        published_judge=judging.benchmark.published_judge,
+        answers_hash=answers_hash(judging.answers),
+        figures=metrics,
+        verdicts=rows,
+    )
+    storage.write_json(verdicts_uri(judging.predictions_uri), summary.model_dump(mode="json"))
     best = figures[judging.benchmark.headline]
     telemetry.note(
         f"{judging.benchmark.name}: {judging.benchmark.headline} {100 * best.value:.1f} ({100 * best.low:.1f} to "
-        f"{100 * best.high:.1f}) by {', '.join(judges)} on {summary['date']}; {len(missing)} without a verdict"
+        f"{100 * best.high:.1f}) by {summary.by} on {summary.date}; {len(missing)} without a verdict"
     )
     return metrics

@@ -165,6 +165,24 @@ def test_missing_and_broken_pictures_are_counted_and_above_the_threshold_stop_th
     assert "image-missing" in report and "image-corrupt" in report
 
 
+def test_no_answer_at_all_is_an_error_and_no_right_answer_is_said(
+    hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    rows = rows_of(tiny_world.questions)[:5]
+    for row in rows:
+        del row["answer"]
+    questions = tmp_path / "q.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = evaluate(hub_model, tiny_world, questions, str(tmp_path / "predicted"))
+    assert (result.metrics["questions"], result.metrics["questions_scored"]) == (5, 0)
+    assert len(rows_of(tmp_path / "predicted/predictions/finetuned.jsonl")) == 5
+    page = (tmp_path / "predicted/report.html").read_text()
+    assert "The right answers to these questions are not known here, so there are no scores" in page
+    questions.write_text(questions.read_text().replace(".jpg", ".absent.jpg"))
+    with pytest.raises(DataError, match="5 of 5 questions have no usable image, so nothing was answered and there is"):
+        evaluate(hub_model, tiny_world, questions, str(tmp_path / "none"), max_bad_rows=1.0)
+
+
 def test_wrong_settings_say_what_would_be_right(hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="benchmark: found 'wrold'; expected one of .*custom"):
         evaluate(hub_model, tiny_world, tiny_world.questions, str(tmp_path), benchmark="wrold")

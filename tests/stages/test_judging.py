@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from llava.cli import main
 from llava.errors import DataError, SettingsError
 from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.teaching import TeacherSettings
+from llava.stages.evaluate import Inputs, Outputs, Settings, run
 from llava.stages.judging import Judging, export_judge_batch, import_judge_batch, judge_online, open_judging
 from llava.telemetry import Telemetry
+from tests.hub_model import HubModel
 
 
 class Judge:
@@ -207,3 +213,67 @@ def test_what_is_no_judged_benchmark_or_has_no_answers_is_said(tmp_path: Path) -
     (tmp_path / "predictions/finetuned.jsonl").write_text('{"id": "other", "answer": "x"}\n')
     with pytest.raises(DataError, match="no answer to a question of"):
         open_judging("mm-vet", folder, predictions, settings)
+
+
+def evaluated(model: Path, out: Path, suite: Path, folder: Path) -> str:
+    """The page of a run of the suite; its predictions stay in `out`."""
+    settings = Settings(benchmark=str(suite), questions_uri=str(folder), max_new_tokens=4, blank_baseline=False)
+    outputs = Outputs(predictions=f"{out}/predictions", report=f"{out}/report.html", metrics=f"{out}/metrics")
+    run(settings, Inputs(model=str(model), projector=None), outputs)
+    return (out / "report.html").read_text()
+
+
+def row_of(page: str, model: str) -> list[str]:
+    """A row of the page's first table, the suite's."""
+    body = page.split("<tbody>", 1)[1].split("</tbody>", 1)[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in body.split("<tr>")]
+    return next(row for row in rows if row[:1] == [model])
+
+
+def test_verdicts_come_into_the_suite_s_table_and_are_compared(
+    hub_model: HubModel, tmp_path: Path, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mmvet(tmp_path)
+    for k in range(4):
+        image = tmp_path / f"mm-vet/images/v1_{k}.png"
+        image.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (24, 16), (60 * k, 200, 255 - 60 * k)).save(image)
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(
+        "title: mine\nbenchmarks:\n- {benchmark: mm-vet, title: MM-Vet, scale: 100}\n"
+        "published:\n- {model: somebody, values: {mm-vet: 31.1}}\n"
+    )
+    page = evaluated(hub_model.model, tmp_path / "a", suite, tmp_path)
+    assert row_of(page, "fine-tuned") == ["fine-tuned", "judge"] and row_of(page, "somebody") == ["somebody", "31.1"]
+    places = {name: str(tmp_path / name / "predictions/mm-vet") for name in ("a", "b")}
+    marks = {"0": "1.0", "1": "0.4", "2": "0.0", "3": "0.2"}
+    judge.reply = lambda text: marks[text.rsplit("What is ", 1)[1][0]]
+
+    def judged(name: str) -> None:
+        judging = open_judging("mm-vet", str(tmp_path / "mm-vet"), places[name], judge.settings())
+        with Telemetry("evaluate", "test") as telemetry:
+            judge_online(judging, telemetry)
+
+    judged("a")
+    page = evaluated(hub_model.model, tmp_path / "a", suite, tmp_path)
+    assert row_of(page, "fine-tuned") == ["fine-tuned", "40.0"] and "judged by judge-0613 on 20" in page
+    # Another model answers into the same folder: the verdicts were on other answers, and are not shown with these.
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(hub_model.model, other)
+    (other / "manifest.json").unlink(missing_ok=True)
+    weights = {name: -value for name, value in load_file(other / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    page = evaluated(other, tmp_path / "a", suite, tmp_path)
+    assert row_of(page, "fine-tuned") == ["fine-tuned", "judge"] and "judged by" not in page
+    evaluated(hub_model.model, tmp_path / "a", suite, tmp_path)
+    evaluated(hub_model.model, tmp_path / "b", suite, tmp_path)
+    marks["2"] = "0.8"
+    judged("b")
+    with pytest.raises(SystemExit) as done:
+        main(["compare", *(f"{name}={place}" for name, place in places.items()), "--out", str(tmp_path / "c")])
+    assert done.value.code == 0 and "+0.2000" in capsys.readouterr().out
+    found = json.loads((tmp_path / "c/comparison.json").read_text())["differences"][0]
+    assert (found["headline"], found["wins"], found["losses"]) == ("score", 1, 0)
+    assert found["value"] == pytest.approx((0.8 - 0.0) / 4)

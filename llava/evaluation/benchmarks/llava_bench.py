@@ -26,6 +26,7 @@ class LLaVABench(Judged):
     max_new_tokens = 1024
     judge_system = judge_prompts.LLAVA_BENCH_SYSTEM
     judge_temperature = 0.2
+    highest = 10.0
     published_judge = "gpt-4-0314"
     forms = (
         Form(

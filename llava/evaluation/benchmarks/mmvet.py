@@ -16,7 +16,7 @@ from llava.evaluation.statistics import Interval
 
 SOURCE = "mm-vet.zip, https://github.com/yuweihao/MM-Vet/releases"
 _ANSWERS = Part("answers", SOURCE, ("mm-vet.json", "mm-vet/mm-vet.json"))
-_SCORE = re.compile(r"[01](?:\.\d+)?")
+_SCORE = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 class MMVet(Judged):
@@ -61,9 +61,8 @@ class MMVet(Judged):
 
     def verdict(self, question: Question, reply: str) -> Verdict | None:
         first = reply.strip().split(" ")[0].strip()
-        if not _SCORE.fullmatch(first) or float(first) > 1:
-            return None
-        return Verdict(question, float(first))
+        score = float(first) if _SCORE.fullmatch(first) else -1.0
+        return Verdict(question, score) if 0 <= score <= 1 else None
 
     def judged_figures(self, verdicts: Sequence[Verdict]) -> dict[str, Interval]:
         figures = {self.headline: _mean(verdicts)}

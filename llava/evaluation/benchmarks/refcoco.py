@@ -19,7 +19,7 @@ from llava.evaluation import layouts, question_files, refer
 from llava.evaluation.benchmark import Benchmark, Profile, Question
 from llava.manifest import sha256
 
-ASK = "\nPlease provide the bounding box coordinate of the region this sentence describes."
+ASK = "Please provide the bounding box coordinate of the region this sentence describes: "  # as mix665k asks
 _NUMBER = r"(-?\d*\.?\d+)"
 _BOX = re.compile(rf"\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]")
 _LOOSE = re.compile(rf"{_NUMBER}[\s,;]+{_NUMBER}[\s,;]+{_NUMBER}[\s,;]+{_NUMBER}")
@@ -90,7 +90,7 @@ def _question(key: str, image: str, text: str, box: Box, size: tuple[float, floa
     """One sentence; `box` is (left, top, width, height) in pixels of an image of `size` (width, height)."""
     gold = {"box": square_shares(list(box), *size), "size": size}
     shown = "[" + ", ".join(f"{share:.2f}" for share in gold["box"]) + "]"
-    return Question(key, (image,), text + ASK, shown, kind, image, gold)
+    return Question(key, (image,), ASK + text, shown, kind, image, gold)
 
 
 def _box(file: str, index: int, box: object) -> Box:
