@@ -114,6 +114,7 @@ def test_the_base_image_of_this_checkout_is_pinned_alike() -> None:
     assert variables["BASE_IMAGE"]["default"] == pinned
 
 
+@pytest.mark.slow
 def test_every_pinned_image_is_signed(tools: Tools, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "tools", checkout / "tools")

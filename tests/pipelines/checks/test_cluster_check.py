@@ -108,6 +108,7 @@ def submit(kubeflow: KfpServer, capsys: pytest.CaptureFixture[str]) -> Submit:
     return Submit(kubeflow, capsys)
 
 
+@pytest.mark.slow
 def test_where_nothing_is_missing_nothing_is_said(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
     assert submit("--service-account", "llava-runner", train_accelerators="8") == ""
     assert kubeflow.runs and cluster.tokens == {"Bearer of-me"}
@@ -168,6 +169,7 @@ def test_what_was_asked_for_by_name_must_be_there(
     assert said in found and bool(kubeflow.runs) is (said == "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("endpoint", "wanted"), [("", True), ("http://vllm:8000/v1", False)])
 def test_a_hosted_teacher_needs_its_key(
     endpoint: str, wanted: bool, cluster: ApiServer, kubeflow: KfpServer, submit: Submit
