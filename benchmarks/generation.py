@@ -2,13 +2,14 @@
 
     python -m benchmarks.generation --model runs/demo/.../finetune/model
 
-The model is a demo run's (or any saved directory; `--dtype bfloat16` and a GPU are taken where there is one); the
-requests are a mix over generated scenes: questions of a word, descriptions, and long prompts with a conversation, so
-prompts have from 30 to some hundred tokens and answers from one to `--max-new-tokens`. Both sides process the images,
-run the tower and answer; both see the same requests in the same order. Answers must be equal, and the count of those
-that are is printed: in float32 all, in half precision two logits may tie within rounding. The sides take turns for
-`--rounds` rounds and the best of each counts, so run it on a quiet machine. Figures go to
-benchmarks/results/generation.json.
+The model is a demo run's, or any saved directory; the first GPU is taken where there is one. On a GPU machine without
+files, `--model 7b --dtype bfloat16` (or `13b`, `toy`) builds the published shape with random weights first; those never
+end an answer, so every one is `--max-new-tokens` long. The requests are a mix over generated scenes: questions of a
+word, descriptions, and long prompts with a conversation, so prompts have from 30 to some hundred tokens and answers of
+a trained model from one to `--max-new-tokens`. Both sides process the images, run the tower and answer; both see the
+same requests in the same order. Answers must be equal, and the count of those that are is printed: in float32 all, in
+half precision two logits may tie within rounding. The sides take turns for `--rounds` rounds and the best of each
+counts, so run it on a quiet machine. Figures go to benchmarks/results/generation.json.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "generation.json"
+BUILT = ("toy", "7b", "13b")
 SHORT = "\nAnswer the question using a single word or phrase."
 ASKS = (
     "How many shapes are there?" + SHORT,
@@ -62,6 +64,26 @@ def _said(role: str, text: str, *, first: bool = False) -> dict[str, Any]:
     return {"role": role, "content": [*content, {"type": "text", "text": text}]}
 
 
+def built(name: str, folder: Path) -> str:
+    """A saved model of a published shape with random weights, in bfloat16; 13 or 26 GB on disk, twice for a while."""
+    import torch
+
+    from benchmarks.gpu.material import size_of, write_base_models, write_recipe
+    from llava.config import load_recipe
+    from llava.data.templates import get_template
+    from llava.model.build import build_model, build_processor
+    from llava.model.saving import save_model
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write_base_models(folder, size_of(name), device)
+    write_recipe(folder / "recipe.yaml", folder)
+    recipe = load_recipe(str(folder / "recipe.yaml"))
+    processor = build_processor(recipe.model, get_template("v1"), "pad")
+    model = build_model(recipe.model, tokenizer=processor.tokenizer, dtype=torch.bfloat16)
+    save_model(model, processor, str(folder / "model"))
+    return str(folder / "model")
+
+
 def stock(model: Any, processor: Any, requests: list[Any], most: int) -> list[str]:
     """What a script of a few lines does: processor, `generate`, decode, for each request."""
     import torch
@@ -88,6 +110,14 @@ def main() -> None:
     parser.add_argument("--note", default="", help="said beside the figures, such as that the machine was not quiet")
     arguments = parser.parse_args()
 
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        place = built(arguments.model, folder / "built") if arguments.model in BUILT else arguments.model
+        measure(arguments, place, folder / "world")
+
+
+def measure(arguments: argparse.Namespace, place: str, world: Path) -> None:
+    """Take turns, count equal answers, write the figures."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -95,27 +125,26 @@ def main() -> None:
     from llava.model.saving import load_model
 
     device, dtype = ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, arguments.dtype)
-    processor = AutoProcessor.from_pretrained(arguments.model)
-    theirs = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=dtype).to(device).eval()
+    processor = AutoProcessor.from_pretrained(place)
+    theirs = AutoModelForImageTextToText.from_pretrained(place, dtype=dtype).to(device).eval()
     theirs.config.text_config.use_cache = True
-    ours = load_model(arguments.model, dtype=dtype, device=device)
+    ours = load_model(place, dtype=dtype, device=device)
     sizes = [int(size) for size in arguments.batch_sizes.split(",")]
-    with tempfile.TemporaryDirectory() as scratch:
-        requests = requests_of(Path(scratch), processor, arguments.requests)
-        sides: dict[str, Callable[[], list[str]]] = {
-            "stock": lambda: stock(theirs, processor, requests, arguments.max_new_tokens)
-        }
-        for size in sizes:
-            sides[f"batch {size}"] = lambda size=size: generate(  # type: ignore[misc]
-                ours, processor, requests, batch_size=size, max_new_tokens=arguments.max_new_tokens
-            )
-        best: dict[str, float] = {}
-        answers: dict[str, list[str]] = {}
-        for _ in range(arguments.rounds):
-            for name, run in sides.items():
-                began = time.perf_counter()
-                answers[name] = run()
-                best[name] = min(best.get(name, float("inf")), time.perf_counter() - began)
+    requests = requests_of(world, processor, arguments.requests)
+    sides: dict[str, Callable[[], list[str]]] = {
+        "stock": lambda: stock(theirs, processor, requests, arguments.max_new_tokens)
+    }
+    for size in sizes:
+        sides[f"batch {size}"] = lambda size=size: generate(  # type: ignore[misc]
+            ours, processor, requests, batch_size=size, max_new_tokens=arguments.max_new_tokens
+        )
+    best: dict[str, float] = {}
+    answers: dict[str, list[str]] = {}
+    for _ in range(arguments.rounds):
+        for name, run in sides.items():
+            began = time.perf_counter()
+            answers[name] = run()
+            best[name] = min(best.get(name, float("inf")), time.perf_counter() - began)
     lengths = [len(processor.tokenizer(text).input_ids) for text in answers["stock"]]
     results: dict[str, Any] = {
         "hardware": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPUs, {_cpu()}",
@@ -135,7 +164,8 @@ def main() -> None:
         },
     }
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    known[f"{device} {arguments.dtype}"] = results
+    of_shape = f" {arguments.model}" if arguments.model in BUILT else ""
+    known[f"{device} {arguments.dtype}{of_shape}"] = results
     RESULTS.write_text(json.dumps(known, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 

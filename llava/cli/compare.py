@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from llava import storage
 from llava.errors import SettingsError
+
+if TYPE_CHECKING:
+    from llava.evaluation.comparing import Comparison
 
 app = typer.Typer(add_completion=False)
 
@@ -31,9 +34,8 @@ def compare(
     ] = False,
 ) -> None:
     """Paired differences of finished predictions, with clustered intervals, corrected for their number"""
-    from llava.evaluation import comparing, comparison_report
+    from llava.evaluation import comparing
     from llava.evaluation.benchmark import Profile
-    from llava.evaluation.table import as_text
 
     if profile not in get_args(Profile):
         raise SettingsError(f"profile: found {profile!r}; expected one of {', '.join(get_args(Profile))}")
@@ -43,6 +45,14 @@ def compare(
         raise SettingsError("llava compare: expected one of --history and --all-pairs")
     finished = [item for place in predictions for item in comparing.open_finished(place, contender)]
     found = comparing.compare(finished, cast(Profile, profile), successive=history, all_pairs=all_pairs)
+    show(found, out, history=history)
+
+
+def show(found: Comparison, out: str, *, history: bool) -> None:
+    """Print a comparison, and write its page and its figures below `out` unless that is empty."""
+    from llava.evaluation import comparison_report
+    from llava.evaluation.table import as_text
+
     typer.echo(as_text(*comparison_report.figure_rows(found)))
     typer.echo("")
     typer.echo(as_text(*comparison_report.difference_rows(found)))

@@ -1,4 +1,5 @@
-"""`llava evaluate show-prompt`: what a benchmark asks. `judge`, `judge-export`, `judge-import`: scores by a judge."""
+"""`llava evaluate show-prompt`: what a benchmark asks. `judge`, `judge-export`, `judge-import`: scores by a judge.
+`checkpoints`: the history of a run."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llava.cli.evaluate_checkpoints import evaluate_checkpoints
 from llava.errors import SettingsError
 
 if TYPE_CHECKING:
     from llava.stages.judging import Judging
 
 app = typer.Typer()
+app.command("checkpoints")(evaluate_checkpoints)
 
 _Benchmark = Annotated[str, typer.Option("--benchmark", help="mm-vet or llava-bench")]
 _Questions = Annotated[str, typer.Option("--questions-uri", help="The benchmark's folder")]

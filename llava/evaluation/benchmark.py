@@ -27,7 +27,7 @@ OPTION_LETTER = "\nAnswer with the option's letter from the given choices direct
 OPTION_LETTER_CN = "\n请直接回答选项字母。"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question.
 
@@ -52,7 +52,7 @@ class Question:
     known: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scored:
     """A question with a model's answer and its score, from 0 to 1, in each profile."""
 

@@ -20,10 +20,13 @@ def finish(log: PredictionLog, work: Work, answered: Answered, benchmark: Benchm
     ratios: dict[Profile, Ratios] = {}
     if scored:
         ratios = {profile: benchmark.headline_ratios(scored, profile) for profile in PROFILES}
-    parts = {
-        item.question.id: {"headline": {profile: sparse(ratios[profile], place) for profile in PROFILES}}
-        for place, item in enumerate(scored)
-    }
+    places = {item.question.id: place for place, item in enumerate(scored)}
+
+    def headline(key: str) -> dict[str, object]:
+        if key not in places:
+            return {}
+        return {"headline": {profile: sparse(ratios[profile], places[key]) for profile in PROFILES}}
+
     about = About(
         whose=answered.whose,
         contender=answered.name,
@@ -42,7 +45,7 @@ def finish(log: PredictionLog, work: Work, answered: Answered, benchmark: Benchm
         created_unix=time.time(),
         **code_facts(),
     )
-    log.finish(work.questions, {item.question.id: item.scores for item in scored}, parts, about)
+    log.finish(work.questions, {item.question.id: item.scores for item in scored}, headline, about)
 
 
 def sparse(ratios: Ratios, place: int) -> list[list[float]]:

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llava import storage
+from llava.data.range_file import buffered
 from llava.evaluation.about import About, about_uri
 from llava.evaluation.benchmark import Profile, Question
-from llava.json_lines import lines_of
+from llava.json_lines import lines_in, lines_of
 from llava.manifest import sha256
 from llava.parsing import Malformed, parse_rows
 
 _WHOSE = re.compile(r"[0-9a-f]{4,64}")
+_ROW_BYTES = 1 << 10  # about
 _PART = re.compile(r"[\w.-]*\d{6}\.jsonl")
 
 
@@ -58,11 +60,14 @@ class PredictionLog:
             if uri == self.uri and self._owner() not in ("", self._whose):
                 continue
             if storage.exists(uri):
-                self._take(uri)
+                with buffered(uri) as file:  # one line at a time, however many there are
+                    for _, line in lines_in(file):
+                        self._take(line)
         for item in storage.list_files(self._parts):
             if not _PART.fullmatch(item.path):
                 continue  # not written by us: an editor's copy, a store's own marker
-            self._take(storage.join(self._parts, item.path))
+            for _, row in lines_of(storage.read_text(storage.join(self._parts, item.path))):
+                self._take(row.encode())
             number = item.path.removesuffix(".jsonl").removeprefix(self._writer)
             if number.isdigit():
                 self._next = max(self._next, int(number) + 1)
@@ -79,7 +84,7 @@ class PredictionLog:
         self,
         questions: Sequence[Question],
         scores: Mapping[str, Mapping[Profile, float]],
-        more: Mapping[str, Mapping[str, Any]] | None = None,
+        more: Callable[[str], Mapping[str, Any]] = lambda key: {},
         about: About | None = None,
     ) -> None:
         """Write the whole file, in the order of the questions and with scores, and drop the parts.
@@ -87,35 +92,36 @@ class PredictionLog:
         Args:
             questions: all that were asked.
             scores: by question id; a question whose right answer is not known here has none.
-            more: further fields of a row, by question id.
+            more: further fields of a row, from a question's id; called as rows are written.
             about: what is known of the answers as a whole, for `<name>.about.json`.
         """
-        lines = []
-        for question in questions:
-            if question.id in self.answers:
-                row = {
-                    "id": question.id,
-                    "kind": question.kind,
-                    "cluster": question.cluster,
-                    "images": [ref if len(ref) < 300 else ref[:40] + "…" for ref in question.images],
-                    "question": question.text,
-                    "expected": question.expected,
-                    "answer": self.answers[question.id],
-                    "scores": dict(scores.get(question.id, {})),
-                    **((more or {}).get(question.id, {})),
-                    "of": self._fingerprints[question.id],
-                }
-                lines.append(json.dumps(row, ensure_ascii=False) + "\n")
         if self._aside:  # first, so that nothing is lost between the two
             storage.write_text(self._aside_uri, "".join(line + "\n" for line in self._aside.values()))
         self._make_room()
-        storage.write_text(self.uri, "".join(lines))
+        with storage.open_writer(self.uri, len(self.answers) * _ROW_BYTES) as file:
+            for question in questions:
+                if question.id in self.answers:
+                    row = self._row(question, scores.get(question.id, {})) | dict(more(question.id))
+                    file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         if about is not None:
             storage.write_json(about_uri(self.uri), about.model_dump(mode="json"))
         storage.delete(self._parts)
         if self._kept_uri != self.uri and storage.exists(self._kept_uri):
             for uri in (self._kept_uri, about_uri(self._kept_uri)):
                 storage.delete(uri)
+
+    def _row(self, question: Question, scores: Mapping[Profile, float]) -> dict[str, Any]:
+        return {
+            "id": question.id,
+            "kind": question.kind,
+            "cluster": question.cluster,
+            "images": [ref if len(ref) < 300 else ref[:40] + "…" for ref in question.images],
+            "question": question.text,
+            "expected": question.expected,
+            "answer": self.answers[question.id],
+            "scores": dict(scores),
+            "of": self._fingerprints[question.id],
+        }
 
     def _owner(self) -> str:
         """Whose answers `<name>.jsonl` holds; empty where nothing says."""
@@ -135,19 +141,18 @@ class PredictionLog:
             storage.write_bytes(target, storage.read_bytes(source))
             storage.delete(source)
 
-    def _take(self, uri: str) -> None:
-        for _, line in lines_of(storage.read_text(uri)):
-            try:
-                row = parse_rows(line)
-                key = row["id"]
-                if not isinstance(key, str) or not isinstance(row["answer"], str):
-                    continue
-            except (Malformed, KeyError, TypeError):
-                continue  # a line nobody can read answers no question; it is asked again
-            if key not in self._fingerprints:
-                self._aside[key] = line
-            elif row.get("of") == self._fingerprints[key]:
-                self.answers[key] = row["answer"]
+    def _take(self, line: bytes) -> None:
+        try:
+            row = parse_rows(line.decode("utf-8"))
+            key = row["id"]
+            if not isinstance(key, str) or not isinstance(row["answer"], str):
+                return
+        except (Malformed, UnicodeDecodeError, KeyError, TypeError):
+            return  # a line nobody can read answers no question; it is asked again
+        if key not in self._fingerprints:
+            self._aside[key] = line.decode("utf-8")
+        elif row.get("of") == self._fingerprints[key]:
+            self.answers[key] = row["answer"]
 
 
 def fingerprint(*parts: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llava.evaluation.benchmark import PROFILES, Profile, Question, Scored
 from llava.evaluation.judged import Judged
@@ -177,13 +177,20 @@ def _sample(scored: Sequence[Scored], profile: Profile) -> list[Scored]:
 
 def _explored(
     suite: Suite, results: Sequence[Result], profile: Profile
-) -> tuple[list[Sample], list[str], list[str], dict[str, bytes]]:
-    samples: list[Sample] = []
+) -> tuple[Iterator[Sample], list[str], list[str], dict[str, bytes]]:
+    def keyed() -> Iterator[tuple[str, Result]]:
+        for result in results:
+            yield (result.column.key if suite.several else ""), result
+
+    samples = (
+        sample
+        for key, result in keyed()
+        for sample in samples_of(
+            key, result.work.questions, result.answers, {each.title: each.scored for each in result.summaries}
+        )
+    )
     thumbnails: dict[str, bytes] = {}
-    for result in results:
-        key = result.column.key if suite.several else ""
-        scored = {summary.title: summary.scored for summary in result.summaries}
-        samples += samples_of(key, result.work.questions, result.answers, scored)
+    for key, result in keyed():
         wanted = _interesting_first(result, profile)
         thumbnails |= thumbnails_of(key, wanted, result.images, MOST_BYTES // len(results))
     profiles: list[str] = [profile, *(other for other in PROFILES if other != profile)]

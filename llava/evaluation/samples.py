@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llava.evaluation.benchmark import Question, Scored
 from llava.evaluation.question_images import Images
@@ -17,8 +17,8 @@ def samples_of(
     questions: Sequence[Question],
     answers: Mapping[str, Mapping[str, str]],
     scored: Mapping[str, Sequence[Scored]],
-) -> list[Sample]:
-    """Every question of one benchmark.
+) -> Iterator[Sample]:
+    """Every question of one benchmark, one at a time.
 
     Args:
         key: of the benchmark; empty where the page has one only.
@@ -26,12 +26,9 @@ def samples_of(
         answers: by contender's title and question id.
         scored: by contender's title.
     """
-    scores: dict[str, dict[str, dict[str, float]]] = {
-        title: {item.question.id: {str(name): score for name, score in item.scores.items()} for item in items}
-        for title, items in scored.items()
-    }
-    return [
-        Sample(
+    scores = {title: {item.question.id: item.scores for item in items} for title, items in scored.items()}
+    for question in questions:
+        yield Sample(
             id=f"{key}/{question.id}" if key else question.id,
             question=question.text,
             expected=question.expected,
@@ -46,8 +43,6 @@ def samples_of(
                 if question.id in said
             },
         )
-        for question in questions
-    ]
 
 
 def image_name(key: str, question: Question) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.config import IMAGE_TOKEN
 from llava.errors import SettingsError
+from llava.image_token import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -45,7 +45,7 @@ class Sample:
         question: as it was asked.
         expected: the right answer, or empty.
         image: names its thumbnail and is shown where there is none; empty: it has no image.
-        tags: what it can be filtered by, such as benchmark and kind.
+        tags: what it can be filtered by, such as benchmark and kind; the same keys in every sample of a page.
         answers: by contender; those that did not answer are absent.
     """
 
@@ -72,7 +72,7 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def explorer(
-    samples: Sequence[Sample], contenders: Sequence[str], profiles: Sequence[str], thumbnails: Mapping[str, bytes]
+    samples: Iterable[Sample], contenders: Sequence[str], profiles: Sequence[str], thumbnails: Mapping[str, bytes]
 ) -> str:
     """HTML of the explorer, for `Report.raw(..., scripts=True)`; one a page.
 
@@ -82,41 +82,38 @@ def explorer(
         profiles: the first is chosen at the start.
         thumbnails: encoded, by `Sample.image`.
     """
-    if not samples:
+    tags: dict[str, dict[str, int]] = {}  # key -> value -> its number
+    used: dict[str, int] = {}
+    rows: list[str] = []  # as JSON at once: a sample is let go when it is written
+    for sample in samples:
+        tags = tags or {key: {} for key in sample.tags}
+        numbers = [values.setdefault(sample.tags[key], len(values)) for key, values in tags.items()]
+        place = used.setdefault(sample.image, len(used)) if sample.image in thumbnails else -1
+        texts = [_shown(text) for text in (sample.id, sample.question, sample.expected, sample.image)]
+        answers = [_answer(sample.answers.get(name), profiles) for name in contenders]
+        rows.append(_json([*texts, place, numbers, answers]))
+    if not rows:
         return Markup('<p class="empty">nothing to show</p>')
-    keys = list(dict.fromkeys(key for sample in samples for key in sample.tags))
-    values = {key: list(dict.fromkeys(sample.tags.get(key, "") for sample in samples)) for key in keys}
-    numbered = {key: {value: k for k, value in enumerate(values[key])} for key in keys}
-    used = [name for name in dict.fromkeys(sample.image for sample in samples) if name in thumbnails]
-    place = {name: k for k, name in enumerate(used)}
-    rows = [
-        [
-            _shown(sample.id),
-            _shown(sample.question),
-            _shown(sample.expected),
-            _shown(sample.image),
-            place.get(sample.image, -1),
-            [numbered[key][sample.tags.get(key, "")] for key in keys],
-            [_answer(sample.answers.get(name), profiles) for name in contenders],
-        ]
-        for sample in samples
-    ]
     data = {
         "page": PAGE,
-        "tags": [[_shown(key), [_shown(value) for value in values[key]]] for key in keys],
+        "tags": [[_shown(key), [_shown(value) for value in values]] for key, values in tags.items()],
         "contenders": [_shown(name) for name in contenders],
         "profiles": list(profiles),
         "images": [_source(thumbnails[name]) for name in used],
-        "rows": rows,
     }
-    # In a script element only "</" and "<!--" end or change the text; escaping every "<" leaves no case.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    text = f'{_json(data)[:-1]},"rows":[{",".join(rows)}]}}'
     script = (resources.files("llava.report") / "explorer.js").read_text(encoding="utf-8")
     return Markup(
         '<div class="explorer" id="explorer"><noscript><p class="empty">Searching and filtering need scripts, which '
         "this window does not allow; open the file in a browser.</p></noscript></div>"
         '<script type="application/json" id="explorer-data">{}</script><script>{}</script>'
     ).format(Markup(text), Markup(script))  # nosec B704  (JSON with every < escaped; our own script)
+
+
+def _json(value: object) -> str:
+    """JSON for a script element, in which only "</" and "<!--" end or change the text: escaping every "<" leaves no
+    case."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _answer(answer: Answer | None, profiles: Sequence[str]) -> list[object] | None:

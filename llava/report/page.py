@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -115,7 +115,7 @@ class Report:
     def explorer(
         self,
         title: str,
-        samples: Sequence[Sample],
+        samples: Iterable[Sample],
         contenders: Sequence[str],
         profiles: Sequence[str],
         thumbnails: Mapping[str, bytes],

@@ -134,6 +134,7 @@ CALLS: dict[str, Callable[[str], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "call"),
     [
@@ -154,6 +155,7 @@ def test_whatever_the_server_does_the_call_ends_with_our_error(
         assert time.monotonic() - began < 20 * DEADLINE_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 def test_a_slow_store_that_keeps_sending_is_waited_for(
     engine: str, at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
@@ -191,6 +193,7 @@ def test_redirects_without_end_are_an_error_soon(
         assert len(asked) < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 def test_a_byte_that_flips_on_its_way_is_noticed(
     engine: str, at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
@@ -215,6 +218,7 @@ def test_a_byte_that_flips_on_its_way_is_noticed(
         assert storage.read_bytes("s3://bucket/key") == CONTENT
 
 
+@pytest.mark.slow
 def test_the_same_wrong_byte_in_every_read_is_noticed_once_tags_are_known(at: Callable[[str], None]) -> None:
     good = True
 
@@ -270,6 +274,7 @@ def test_a_checksum_of_the_store_is_compared(at: Callable[[str], None], monkeypa
             storage.read_bytes("s3://bucket/key")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 @pytest.mark.parametrize(
     "address",
