@@ -1,12 +1,14 @@
 """What a run remembers of its steps, in bounded memory however long it runs.
 
-Every step until there are `MOST` records; then all but the last quarter are merged two by two, and so again each time
-they are `MOST` once more: the older, the coarser. Sums (tokens, seconds) stay exact, and of a pair that holds a spike
-the spike is what remains, so that no jump of the loss vanishes from the report. What is kept follows from the records
-alone: a resumed run keeps the same ones.
+Every step until there are `MOST` records; then all but the last quarter are merged with their neighbours, the finest
+first, so that the whole run stands in the report about equally fine. Sums (tokens, seconds) stay exact, and of two
+records with a spike among them the spike is what remains: no jump of the loss vanishes. What is kept follows from the
+records alone, so a resumed run keeps the same ones.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from llava.training.job import StepRecord
 
@@ -16,10 +18,28 @@ MOST = 8192  # some 2 MB in a checkpoint's manifest
 def remember(history: list[StepRecord], record: StepRecord) -> None:
     """Append a record, and merge old ones where there are too many."""
     history.append(record)
-    if len(history) >= MOST:
-        old = len(history) - MOST // 4
-        old -= old % 2
-        history[:old] = [_merged(*history[at : at + 2]) for at in range(0, old, 2)]
+    if len(history) < MOST:
+        return
+    old = MOST - MOST // 4
+    limit, merged = 2, _within(history[:old], 2)
+    while len(merged) > 3 * old // 4:
+        limit *= 2
+        merged = _within(history[:old], limit)
+    history[:old] = merged
+
+
+def _within(records: Sequence[StepRecord], limit: int) -> list[StepRecord]:
+    """Neighbours merged, each pair once, where they stand for no more than `limit` steps together."""
+    found: list[StepRecord] = []
+    whole = False  # the last of `found` is a pair already
+    for record in records:
+        if found and not whole and found[-1].steps + record.steps <= limit:
+            found[-1] = _merged(found[-1], record)
+            whole = True
+        else:
+            found.append(record)
+            whole = False
+    return found
 
 
 def _merged(first: StepRecord, second: StepRecord) -> StepRecord:

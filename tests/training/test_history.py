@@ -40,6 +40,7 @@ def test_a_long_run_takes_no_more_memory_and_loses_nothing_that_is_summed() -> N
     last = MOST // 5
     assert steps[-last:] == list(range(count - last + 1, count + 1)), "the last ones are whole"
     assert sum(each.steps for each in history) == count
+    assert max(each.steps for each in history) <= 64, "the first steps are about as fine as the others"
     # 3 and 4 are neighbours: the louder one stands for both.
     assert [each.step for each in history if each.spike] == [4, 5002, 99_990]
     assert all(each.loss == (pytest.approx(51, abs=0.2) if each.spike else 2.0) for each in history)
