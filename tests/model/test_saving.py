@@ -129,9 +129,9 @@ def test_a_model_is_read_on_a_cpu_without_accelerate(
     """As in the export image, whose lock does not have it."""
     import transformers.integrations.accelerate as integration
 
-    monkeypatch.setattr(integration, "is_accelerate_available", lambda *args, **kwargs: False)
     model, processor = built()
     saving.save_model(model, processor, str(tmp_path / "m"))
+    monkeypatch.setattr(integration, "is_accelerate_available", lambda *args, **kwargs: False)
     again = saving.load_model(str(tmp_path / "m"), dtype=torch.float32)
     assert {parameter.device.type for parameter in again.parameters()} == {"cpu"}
 
