@@ -119,6 +119,19 @@ def test_our_load_gives_the_same_model(built: Built, tmp_path: Path) -> None:
         assert torch.equal(supervised_logits(model, batch), supervised_logits(again, batch))
 
 
+def test_a_model_is_read_on_a_cpu_without_accelerate(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the export image, whose lock does not have it."""
+    import transformers.integrations.accelerate as integration
+
+    model, processor = built()
+    saving.save_model(model, processor, str(tmp_path / "m"))
+    monkeypatch.setattr(integration, "is_accelerate_available", lambda *args, **kwargs: False)
+    again = saving.load_model(str(tmp_path / "m"), dtype=torch.float32)
+    assert {parameter.device.type for parameter in again.parameters()} == {"cpu"}
+
+
 def test_shards_and_dtype(built: Built, tmp_path: Path) -> None:
     model, processor = built()
     saving.save_model(model, processor, str(tmp_path / "m"), shard_bytes=60_000, dtype=torch.bfloat16)
