@@ -14,11 +14,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.markup import escape
 
-from llava.config import validate
 from llava.errors import SettingsError
 from llava.stages.calling import SUFFIX, call
 from llava.stages.fields import choices, default_of, scalar_type
 from llava.stages.stage import Stage, StageSettings, output_form
+from llava.validation import validate
 from llava.written_numbers import readable
 
 

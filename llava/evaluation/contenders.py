@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava import storage
-from llava.config import Recipe, validate
+from llava.config import Recipe
 from llava.evaluation.engines.base import Engine
 from llava.evaluation.engines.endpoint import Endpoint
 from llava.evaluation.engines.own import OwnEngine, mean_colour
@@ -19,6 +19,7 @@ from llava.evaluation.identity import identity_of
 from llava.evaluation.predictions import fingerprint
 from llava.manifest import read_manifest
 from llava.model.answering import Dtype, load_processor, placement
+from llava.validation import validate
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava import storage
-from llava.config import validate
 from llava.errors import SettingsError
 from llava.stages.finite import finite_metrics
 from llava.stages.preflight.check import require_sound
 from llava.stages.stage import Stage, output_form
+from llava.validation import validate
 
 SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}
 """Form of an output -> how the name of its file below `out` ends."""

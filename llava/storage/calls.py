@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
@@ -14,14 +15,15 @@ from llava.retrying import Pauses
 from llava.storage.bulk import Bulk, Unsuited
 from llava.storage.clients import TooManyRequests, bulk_of, client_of
 from llava.storage.integrity import Damaged
-from llava.storage.watch import Clock, TooSlow, deadline_s, moved, watched
+from llava.storage.watch import SLOWEST, Clock, TooSlow, deadline_s, moved, watched
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 T = TypeVar("T")
 
-_PIECE = 256 << 10
+_LARGEST_PIECE = 256 << 10
+_QUICK_S = 0.05  # a piece that came in less is followed by one twice as large
 _PAUSES = Pauses(first=0.5, longest=10.0, spread=0.5)
 
 
@@ -49,16 +51,22 @@ def client() -> S3Client:
 
 
 def body_of(stream: Any, length: int | None = None) -> bytes:
-    """A body, or its first bytes; each piece of it counts for the clock."""
+    """A body, or its first bytes; each piece of it counts for the clock.
+
+    A piece counts when it is there as a whole, so a slow link gets small ones: what comes in a second at the slowest
+    rate worth waiting for, and only from a quick one more at a time.
+    """
     pieces: list[bytes] = []
-    wanted = length
+    wanted, size = length, SLOWEST
     while wanted is None or wanted > 0:
-        piece = stream.read(_PIECE if wanted is None else min(_PIECE, wanted))
+        began = time.monotonic()
+        piece = stream.read(size if wanted is None else min(size, wanted))
         if not piece:
             break
         moved(len(piece))
         pieces.append(piece)
         wanted = None if wanted is None else wanted - len(piece)
+        size = min(2 * size, _LARGEST_PIECE) if time.monotonic() - began < _QUICK_S else SLOWEST
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -111,11 +119,17 @@ def call(uri: str, plain: Callable[[], T], fast: Callable[[Bulk], T] | None = No
         except (TooManyRequests, RecursionError) as error:
             raise StorageError(f"{uri}: the store sends its callers in circles: {error}") from error
         except TooSlow as error:
+            if _is_damage(cause):
+                break
             raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {error}") from error
         except (BotoCoreError, HTTPError, HTTPException, OSError, S3UploadFailedError, Damaged) as error:
             cause = error
         except ValueError as error:  # an endpoint that is no address
             raise StorageError(f"{uri}: {error}") from error
-    if isinstance(cause, Damaged) or type(cause).__name__ == "FlexibleChecksumError":
+    if _is_damage(cause):
         raise StorageError(f"{uri}: damaged: {cause}") from cause
     raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
+
+
+def _is_damage(cause: Exception | None) -> bool:
+    return isinstance(cause, Damaged) or type(cause).__name__ == "FlexibleChecksumError"
