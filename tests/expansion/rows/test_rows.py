@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from llava.data.records import read_records
-from llava.errors import DataError, SettingsError, UserError
+from llava.errors import DataError, SettingsError, StorageError, UserError
 from llava.expansion.rows.mixture import load_mixture, mix
 from llava.expansion.rows.naive import naive_rows
 from llava.expansion.rows.regions import region_rows, written_box
@@ -196,3 +196,21 @@ def test_a_weight_that_no_mixture_can_have_is_refused(weight: str, tmp_path: Pat
     (tmp_path / "mixture.yaml").write_text(f"name: x\nparts: [{{data: generated, weight: {weight}}}]\n")
     with pytest.raises(UserError, match="weight|finite|64 bits"):
         load_mixture(str(tmp_path / "mixture.yaml"))
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_no_half_file(tmp_path: Path) -> None:
+    """/dev/full refuses every byte, as a full disk does: at the end, when the buffer is written."""
+    with pytest.raises(StorageError, match="the disk is full"), RowFile(str(tmp_path / "rows.json")) as rows:
+        rows._file.close()
+        rows._file = open("/dev/full", "w")
+        rows.add({"id": "1"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_in_the_middle_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the disk is full"), RowFile(str(tmp_path / "rows.json")) as rows:
+        rows._file.close()
+        rows._file = open("/dev/full", "w")
+        for number in range(10_000):
+            rows.add({"id": str(number), "text": "x" * 100})
+    assert list(tmp_path.iterdir()) == []
