@@ -7,6 +7,8 @@
 #   make check                    lint, format, types, floors
 #   make fuzz                     hostile bytes for every reader of outside data (FUZZ_ARGS="--seconds 60")
 #   make base-models              train the demo's small CLIP and Llama again (demo/base)
+#   make test-faults              kills, cut connections, full disks and broken stores at every stage (FAULTS_ARGS="--short")
+#   make audit                    known weaknesses, secrets, SBOM (needs no network)
 #   make install                  only the environment, .venv
 # JOBS=4: test processes beside each other (0: none but pytest itself); PYTEST_ARGS="-k name"
 # PYTHON=..., TORCH_BACKEND=cpu, UV_FIND_LINKS=...: see tools/setup_venv.sh
@@ -81,6 +83,16 @@ FUZZ_ARGS ?=
 .PHONY: fuzz
 fuzz: $(STAMP)
 	@$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)
+
+# The stages as real processes, more than 100 faults: half an hour and more. FAULTS_ARGS="--short": 20, as CI does.
+FAULTS_ARGS ?=
+.PHONY: test-faults
+test-faults: $(STAMP)
+	@$(BIN)/python -m tests.faults.run $(FAULTS_ARGS)
+
+.PHONY: audit
+audit: $(STAMP)
+	@$(BIN)/python -m tools.audit
 
 .PHONY: coverage
 coverage: export OMP_NUM_THREADS ?= 1

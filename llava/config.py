@@ -9,27 +9,20 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from llava import storage
 from llava.errors import SettingsError
 from llava.parsing import Malformed, parse_json
-from llava.suggestions import meant, near
+from llava.suggestions import near
+from llava.validation import Strict, validate
 
-IMAGE_TOKEN = "<image>"  # stands in text and ids where an image goes
 ROUND_ROWS_TO = 64  # rows of the embedding matrix, as in hub LLaVA
-M = TypeVar("M", bound=BaseModel)
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]
 TemplateName = Literal["plain", "v0", "v1", "llava_llama_2", "mistral_instruct", "chatml", "tokenizer"]
-
-
-class Strict(BaseModel):
-    """A model in which an unknown field is an error: a typo must not silently become a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelRecipe(Strict):
@@ -239,51 +232,6 @@ def load_recipe(name_or_uri: str, overrides: str | dict[str, Any] | None = None)
     for key, value in (overrides or {}).items():
         _set_dotted(data, key, value)
     return validate(Recipe, data, source)
-
-
-def validate(model: type[M], data: Any, source: str) -> M:
-    """Validate `data` as `model`, with errors that name source, field, value and what would be right.
-
-    Raises:
-        SettingsError: listing every fault at once.
-    """
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            field = ".".join(str(part) for part in fault["loc"]) or "(whole)"
-            if fault["type"] == "extra_forbidden":
-                lines.append(
-                    f"{source}: {field}: unknown field (value {fault['input']!r}); "
-                    f"{meant(str(fault['loc'][-1]), _known_fields(model, fault['loc']))}"
-                )
-            elif fault["type"] == "missing":
-                lines.append(f"{source}: {field}: missing; it is required")
-            elif fault["type"] == "value_error" and isinstance(fault["input"], dict):
-                lines.append(f"{source}: {field}: {fault['msg'].removeprefix('Value error, ')}")
-            else:
-                lines.append(f"{source}: {field}: found {fault['input']!r}; {fault['msg']}")
-        raise SettingsError("\n".join(lines)) from error
-
-
-def _known_fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    current: type[BaseModel] = model
-    for part in loc[:-1]:
-        field = current.model_fields.get(str(part))
-        inner = (
-            [
-                t
-                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
-                if isinstance(t, type) and issubclass(t, BaseModel)
-            ]
-            if field
-            else []
-        )
-        if not inner:
-            break
-        current = inner[0]
-    return sorted(current.model_fields)
 
 
 def _set_dotted(data: dict[str, Any], key: str, value: Any) -> None:

@@ -26,7 +26,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llava import accelerators, storage
-from llava.config import validate
 from llava.errors import SettingsError, TransientError, UserError
 from llava.launcher_paths import RECORD_NAME as RECORD_NAME
 from llava.launcher_paths import launcher_path
@@ -38,6 +37,7 @@ from llava.stages.finite import finite, finite_metrics
 from llava.stages.preflight.check import require_sound
 from llava.stages.remembered import note_uri, raise_remembered, remember
 from llava.stages.stage import STAGE_MODULES, Stage, StageResult, load_stage, output_form, uri_parameter
+from llava.validation import validate
 
 USER_ERROR_EXIT = 2
 # kfp hands a task's resource requests to its container as if they were parameters of it.

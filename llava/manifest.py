@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from llava import __version__, storage
-from llava.config import validate
 from llava.redaction import redact_all
+from llava.validation import validate
 
 FORMAT_VERSION = 1
 

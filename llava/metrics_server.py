@@ -59,6 +59,6 @@ def start(host: str, port: int, registry: CollectorRegistry) -> tuple[WSGIServer
         OSError: the address cannot be had.
     """
     server = make_server(host, port, make_wsgi_app(registry), server_class=_Server, handler_class=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, name="llava-metrics", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="llava-metrics", daemon=True)
     thread.start()
     return server, thread

@@ -65,7 +65,7 @@ def parse_yaml(text: str) -> Any:
         # Merged mappings multiply before a value exists to be counted, so aliases are bounded first.
         if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)) > MOST_ALIASES:
             raise Malformed(f"more than {MOST_ALIASES} aliases (*name)")
-        value = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        value = yaml.load(text, _Loader)  # noqa: S506  # nosec B506  (a SafeLoader)
     except yaml.YAMLError as error:
         raise Malformed(f"not YAML: {error}") from error
     except RecursionError as error:

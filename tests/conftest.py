@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socketserver
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # set before any fork, or the tokenizers library warns
+# Servers of tests: an answer's headers and body are two packets, and each would wait 40 ms for a delayed ACK;
+# `shutdown` looks every 10 ms, not every 500. Both are most of the time that hundreds of small servers take.
+socketserver.StreamRequestHandler.disable_nagle_algorithm = True
+socketserver.BaseServer.serve_forever.__defaults__ = (0.01,)
 yield_idle_cores()  # tests start processes beside one another
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that runs us in the background has us ignore it, and so would the processes that tests interrupt.

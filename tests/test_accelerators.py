@@ -48,6 +48,7 @@ def test_fewer_are_an_error(seen: Seen, why: str) -> None:
         accelerators.require(8, seen)
 
 
+@pytest.mark.slow
 def test_a_stage_stops_before_it_reads_anything(tmp_path: Path) -> None:
     if accelerators.look().names:
         pytest.skip("this machine has a GPU")

@@ -148,6 +148,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON))
 def test_finite_leaves_nothing_the_backend_refuses(value: dict[str, Any]) -> None:
     kept = finite(value)

@@ -102,6 +102,7 @@ def test_twenty_thousand_samples_are_searched_and_filtered(tmp_path: Path) -> No
 HOSTILE = "</script><script>document.title='pwned'</script><!--<img src=x onerror=alert(1)>"
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_text_from_outside_stays_text_and_control_characters_are_seen(tmp_path: Path) -> None:
     odd = "a\x00b\x1b[31mc\u202ed\u2028e"

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from llava import storage
-from llava.config import validate
 from llava.errors import UserError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.retrying import Pauses
 from llava.stages.stage import STAGE_MODULES
+from llava.validation import validate
 
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 ATTEMPTS = 3

@@ -15,12 +15,12 @@ import typer
 from rich.markup import escape
 
 from llava import storage
-from llava.config import validate
 from llava.errors import SettingsError
 from llava.stages.fields import choices, default_of, scalar_type
 from llava.stages.finite import finite_metrics
 from llava.stages.preflight.check import require_sound
 from llava.stages.stage import Stage, StageSettings, output_form
+from llava.validation import validate
 from llava.written_numbers import readable
 
 _SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llava.config import IMAGE_TOKEN
 from llava.data.records import Record
 from llava.data.templates import Span, Template
 from llava.errors import RowError, SettingsError
+from llava.image_token import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pydantic import Field
 
 from llava import storage
-from llava.config import Strict, validate
 from llava.data.records import Record, RecordFile, RecordList, check_threshold
 from llava.data.row_sources import HUB
 from llava.errors import DataError, RowError, SettingsError
 from llava.manifest import sha256
+from llava.validation import Strict, validate
 
 GENERATED = "generated"
 

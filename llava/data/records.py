@@ -21,9 +21,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from llava import storage
-from llava.config import IMAGE_TOKEN
 from llava.data.row_forms import to_llava
 from llava.errors import DataError, RowError
+from llava.image_token import IMAGE_TOKEN
 
 Role = Literal["human", "gpt"]
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llava.config import IMAGE_TOKEN
+from llava.image_token import IMAGE_TOKEN
 
 # (field, value found, what would be right, problem) -> the error to raise
 Wrong = Callable[[str, object, str, str], Exception]

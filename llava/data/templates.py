@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llava.config import IMAGE_TOKEN
 from llava.data import chat_templates as jinja
 from llava.data.records import Turn
 from llava.errors import DataError, SettingsError
+from llava.image_token import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

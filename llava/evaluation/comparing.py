@@ -13,7 +13,6 @@ from itertools import combinations
 from typing import Any
 
 from llava import storage
-from llava.config import validate
 from llava.errors import DataError, SettingsError
 from llava.evaluation import statistics
 from llava.evaluation.about import About, about_uri
@@ -23,6 +22,7 @@ from llava.evaluation.question_files import json_lines
 from llava.evaluation.ratios import Ratios
 from llava.evaluation.statistics import Difference, Interval
 from llava.evaluation.verdicts import verdicts_on
+from llava.validation import validate
 
 _DRAWS_IN_A_TAIL = 25  # so that the ends of an interval are no single draw
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llava import storage
-from llava.config import Recipe, validate
+from llava.config import Recipe
 from llava.errors import SettingsError
 from llava.evaluation.engines.base import Engine
 from llava.evaluation.engines.endpoint import Endpoint
@@ -19,6 +19,7 @@ from llava.evaluation.engines.own import OwnEngine, mean_colour
 from llava.evaluation.identity import identity_of
 from llava.evaluation.predictions import fingerprint
 from llava.manifest import read_manifest
+from llava.validation import validate
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

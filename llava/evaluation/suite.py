@@ -18,11 +18,11 @@ from importlib import resources
 from pydantic import BaseModel, ConfigDict, Field
 
 from llava import storage
-from llava.config import validate
 from llava.errors import DataError, SettingsError
 from llava.evaluation.benchmarks import get_benchmark
 from llava.evaluation.layouts import is_folder
 from llava.parsing import parse_yaml
+from llava.validation import validate
 
 _FILES = (".yaml", ".yml")
 _FOLDERS = {"seed": "seed_bench", "llava-bench": "llava-bench-in-the-wild"}  # LLaVA-1.5's names, where others

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llava import storage
-from llava.config import validate
 from llava.evaluation.benchmark import PROFILES
 from llava.evaluation.predictions import fingerprint
 from llava.evaluation.statistics import Interval
+from llava.validation import validate
 
 
 class VerdictRow(BaseModel):

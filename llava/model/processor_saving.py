@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.config import IMAGE_TOKEN
 from llava.errors import SettingsError
+from llava.image_token import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -63,7 +63,7 @@ def _probes(processor: Any) -> Iterator[tuple[str, list[Any]]]:
         messages = [message for pair in _PAIRS[:count] for message in _messages(*pair)]
         try:
             text = processor.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template of the user's own may refuse such a conversation; then so does the reloaded one
+        except Exception:  # nosec B112  a template of the user's own may refuse such a conversation; then so does the reloaded one
             continue
         if isinstance(text, str):
             yield text, [image] * text.count(processor.image_token)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llava.config import IMAGE_TOKEN, ROUND_ROWS_TO
+from llava.config import ROUND_ROWS_TO
 from llava.errors import SettingsError
+from llava.image_token import IMAGE_TOKEN
 from llava.model.partitions import whole, whole_shape
 from llava.model.sources import resolve
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from llava import storage
 from llava.accelerators import ASKED
-from llava.config import validate
 from llava.errors import SettingsError
 from llava.launcher_paths import artifact_uri
 from llava.parsing import Malformed, parse_json
+from llava.validation import validate
 
 if TYPE_CHECKING:
     from llava.multinode.api import KubernetesApi

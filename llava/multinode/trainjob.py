@@ -108,7 +108,7 @@ def train_job(request: TrainJobRequest) -> dict[str, Any]:
     claims = [volume for volume in spec_of_pod.get("volumes", []) if "persistentVolumeClaim" in volume]
     mounts = [m for m in own.get("volumeMounts", []) if m["name"] in {volume["name"] for volume in claims}]
     # A field of the pod is not to be had here, so the nodes serve metrics on all of their addresses.
-    environment += [{"name": "LLAVA_METRICS_HOST", "value": "0.0.0.0"}]
+    environment += [{"name": "LLAVA_METRICS_HOST", "value": "0.0.0.0"}]  # nosec B104  (Prometheus scrapes the pod)
     environment += [{"name": "TMPDIR", "value": "/scratch"}, {"name": "HF_HOME", "value": _hub(own, mounts)}]
     environment += [{"name": name, "value": value} for name, value in request.environment.items()]
     pod_patch: dict[str, Any] = {

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llava import storage
-from llava.config import validate
 from llava.errors import SettingsError, StorageError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.pipelines.clustertest.runs import FINAL
@@ -21,6 +20,7 @@ from llava.pipelines.registered import MARKER
 from llava.pipelines.schedule_commands import schedules
 from llava.pipelines.service import Service
 from llava.stages.stage import load_stage
+from llava.validation import validate
 
 CHECKPOINTS = "checkpoints"
 _PACKAGES = {f"llava-{name}" for name in package_names()}

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llava import storage
-from llava.config import validate
 from llava.errors import StorageError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.pipelines.executions import Execution
 from llava.pipelines.graph import FLOW, package_names
+from llava.validation import validate
 
 RUN_RECORD = "run.json"
 # Below a run's folder: the stage's, on Kubeflow one for its execution, and what the stage wrote.

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from llava.config import validate
 from llava.errors import SettingsError
 from llava.pipelines import resources
 from llava.pipelines.graph import FLOW, PackagePlan, parameter_name, plan_package
@@ -19,6 +18,7 @@ from llava.pipelines.values import check_arguments
 from llava.stages.fields import default_of, scalar_type
 from llava.stages.preflight.check import faults_of
 from llava.stages.stage import load_stage
+from llava.validation import validate
 
 # As kfp's compiler writes them.
 _KINDS = {

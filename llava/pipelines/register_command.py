@@ -67,10 +67,10 @@ def _of_run(
 ) -> tuple[str, Mapping[str, float]]:
     """URI of a run's artifact, and the figures of its evaluation where there was one."""
     from llava import storage
-    from llava.config import validate
     from llava.executor import RECORD_NAME, OutputRecord
     from llava.pipelines.lookup import look_up
     from llava.pipelines.service import Service
+    from llava.validation import validate
 
     service = Service(host, namespace)
     source = PRODUCERS[what]

@@ -151,7 +151,7 @@ class Report:
             scripts: allow inline scripts in this page; without it the page's policy forbids every script.
         """
         self._scripts = self._scripts or scripts
-        return self._add(title, Markup(html))
+        return self._add(title, Markup(html))  # nosec B704  (the caller says it is HTML)
 
     def html(self, *, refresh_s: int = 0) -> str:
         """The whole page; one that loads itself again after `refresh_s` seconds, 0: never."""
@@ -162,7 +162,7 @@ class Report:
             title=self.title,
             subtitle=self.subtitle,
             parts=self._parts,
-            style=Markup((assets / "style.css").read_text(encoding="utf-8")),
+            style=Markup((assets / "style.css").read_text(encoding="utf-8")),  # nosec B704
             scripts=self._scripts,
             refresh_s=refresh_s,
             version=__version__,

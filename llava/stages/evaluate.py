@@ -121,6 +121,8 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
         spent=lambda: spending.spent_so_far(time.monotonic() - began),
     )
     with Telemetry("evaluate", os.environ.get("LLAVA_RUN", "")) as telemetry:
+        how = settings.endpoint or f"{job.ranks} ranks, dtype {settings.dtype}, batches of {settings.batch_size}"
+        telemetry.note(f"answers by {how}")
         metrics = evaluate(job, telemetry) | {"seconds": time.monotonic() - began}
         best = headline_of(metrics, suite)
         if best is not None:

@@ -74,6 +74,8 @@ def run(settings: Settings, inputs: Inputs, outputs: Outputs) -> StageResult:
     precisions = parse_precisions(settings.precisions)
     logging.disable_progress_bar()
     with Telemetry("export", os.environ.get("LLAVA_RUN", "")) as telemetry:
+        threads = f"CPU with {torch.get_num_threads()} threads, 1 rank, fp32"
+        telemetry.note(f"{threads}, to be written as {', '.join(precisions)}")
         telemetry.note(f"loading {inputs.model}")
         path = resolve(inputs.model, "model")
         try:

@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from llava import storage
-from llava.config import validate
 from llava.errors import StoppedError, TransientError, UserError
 from llava.storage.calls import Absent
+from llava.validation import validate
 
 # kfp before 2.16 does not tell a pod which attempt it is; the pauses between ours end within this.
 _YOUNG_S = 3600.0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PIECE = 256 << 10
+_PIECE = 64 << 10  # four seconds of the slowest link that is waited for
 _PAUSES = Pauses(first=0.5, longest=10.0, spread=0.5)
 
 
@@ -111,11 +111,17 @@ def call(uri: str, plain: Callable[[], T], fast: Callable[[Bulk], T] | None = No
         except (TooManyRequests, RecursionError) as error:
             raise StorageError(f"{uri}: the store sends its callers in circles: {error}") from error
         except TooSlow as error:
+            if _is_damage(cause):
+                break
             raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {error}") from error
         except (BotoCoreError, HTTPError, HTTPException, OSError, S3UploadFailedError, Damaged) as error:
             cause = error
         except ValueError as error:  # an endpoint that is no address
             raise StorageError(f"{uri}: {error}") from error
-    if isinstance(cause, Damaged) or type(cause).__name__ == "FlexibleChecksumError":
+    if _is_damage(cause):
         raise StorageError(f"{uri}: damaged: {cause}") from cause
     raise StoreAwayError(f"{uri}: the store did not answer before the deadline: {cause}") from cause
+
+
+def _is_damage(cause: Exception | None) -> bool:
+    return isinstance(cause, Damaged) or type(cause).__name__ == "FlexibleChecksumError"

@@ -19,10 +19,13 @@ from pathlib import Path
 from llava import local_files
 from llava.errors import StorageError
 from llava.storage import integrity, s3
+from llava.storage.integrity import Verdict
 
 PART_BYTES = 16 << 20
 THREADS = 16
 HASHES_AT_ONCE = 4
+FILES_AT_ONCE = 256  # open at once: a process may have 1,024 files
+FETCHES = 2  # further ones of a file that came damaged
 
 Progress = Callable[[int, int], None]
 
@@ -55,26 +58,30 @@ def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
     _check_space(wanted)
     done, lock = 0, threading.Lock()
 
-    def part(item: Wanted, file: int, start: int, length: int) -> None:
+    def told(count: int) -> None:
         nonlocal done
-        data = s3.read_range(item.uri, start, length, item.tag)
-        if len(data) != length:
-            raise StorageError(f"{item.uri}: ends before byte {start + length}; {item.size} bytes were listed")
-        view = memoryview(data)
-        while view:  # a write may be cut short by a signal or a full disk
-            written = os.pwrite(file, view, start + length - len(view))
-            view = view[written:]
         with lock:
-            done += length
+            done += count
             if progress is not None:
                 progress(done, total)
+
+    for start in range(0, len(wanted), FILES_AT_ONCE):
+        _fetch_together(wanted[start : start + FILES_AT_ONCE], told)
+
+
+def _fetch_together(wanted: Sequence[Wanted], told: Callable[[int], None]) -> None:
+    """Fetch objects whose files are all open at once; `told` of the bytes of each part."""
+
+    def part(item: Wanted, file: int, start: int, length: int) -> None:
+        _fetch_part(item, file, start, length)
+        told(length)
 
     with (
         ExitStack() as stack,
         ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="llava-hash") as hashers,
         ThreadPoolExecutor(THREADS, thread_name_prefix="llava-fetch") as pool,
     ):
-        sums: list[tuple[Wanted, Future[str]]] = []
+        sums: list[tuple[Wanted, int, Future[str]]] = []
         running: list[Future[None]] = []
         files = [(item, stack.enter_context(_partial(item.target))) for item in wanted]
         try:
@@ -83,23 +90,34 @@ def fetch(wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
                 parts = [pool.submit(part, item, file, *bounds) for bounds in _parts(item.size)]
                 running += parts
                 if integrity.is_md5(item.tag):
-                    sums.append((item, hashers.submit(_md5, item, file, parts)))
+                    sums.append((item, file, hashers.submit(_md5, item, file, parts)))
             wait(running, return_when=FIRST_EXCEPTION)
             for future in running:
                 if future.done():
                     future.result()
+            for item, file, found in sums:
+                _settle(item, file, found.result())
         except OSError as error:
+            need = sum(item.size for item in wanted)
             raise StorageError(
-                f"{wanted[0].target.parent}: {local_files.explain(error, wanted[0].target, total)}"
+                f"{wanted[0].target.parent}: {local_files.explain(error, wanted[0].target, need)}"
             ) from error
         finally:
             for future in running:
                 future.cancel()
             wait(running)
-        for item, found in sums:
-            _compare(item, found.result())
         for item, (_, path) in files:
             local_files.put_in_place(path, item.target)
+
+
+def _fetch_part(item: Wanted, file: int, start: int, length: int) -> None:
+    data = s3.read_range(item.uri, start, length, item.tag)
+    if len(data) != length:
+        raise StorageError(f"{item.uri}: ends before byte {start + length}; {item.size} bytes were listed")
+    view = memoryview(data)
+    while view:  # a write may be cut short by a signal or a full disk
+        written = os.pwrite(file, view, start + length - len(view))
+        view = view[written:]
 
 
 def _md5(item: Wanted, file: int, parts: Sequence[Future[None]]) -> str:
@@ -111,10 +129,31 @@ def _md5(item: Wanted, file: int, parts: Sequence[Future[None]]) -> str:
     return digest.hexdigest()
 
 
-def _compare(item: Wanted, found: str) -> None:
-    """Compare a file's MD5 with its entity tag: ranges hide the sum of the whole from whoever reads them."""
-    if s3.judge_whole(item.uri, item.tag, found) is integrity.Verdict.DAMAGED:
-        raise StorageError(f"{item.uri}: damaged on its way: MD5 {found[:12]}..., its entity tag is {item.tag}")
+def _settle(item: Wanted, file: int, found: str) -> None:
+    """Compare a file's MD5 with its entity tag: ranges hide the sum of the whole from whoever reads them.
+
+    Where they differ it is fetched again. Bytes that differ between two fetches were damaged on their way; bytes that
+    do not show, where no tag of the bucket has been right yet, that its tags are something else.
+    """
+    for _ in range(FETCHES):
+        verdict = s3.judge_whole(item.uri, item.tag, found)
+        if verdict in (Verdict.SAME, Verdict.SILENT):
+            return
+        for bounds in _parts(item.size):
+            _fetch_part(item, file, *bounds)
+        before, found = found, _md5_of_file(file, item.size)
+        if verdict is Verdict.SUSPECT and found == before:
+            s3.believe_no_tags(item.uri)
+            return
+    if s3.judge_whole(item.uri, item.tag, found) not in (Verdict.SAME, Verdict.SILENT):
+        raise StorageError(f"{item.uri}: damaged: MD5 {found[:12]}..., its entity tag is {item.tag}")
+
+
+def _md5_of_file(file: int, size: int) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for start, length in _parts(size):
+        digest.update(os.pread(file, length, start))
+    return digest.hexdigest()
 
 
 def _parts(size: int) -> Iterable[tuple[int, int]]:

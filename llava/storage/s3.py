@@ -45,6 +45,11 @@ def judge_whole(uri: str, tag: str | None, md5: str) -> Verdict:
     return judge(client().meta.endpoint_url, split(uri)[0], tag, md5)
 
 
+def believe_no_tags(uri: str) -> None:
+    """Remember that the tags of a bucket's objects say nothing of their bytes."""
+    tags_are_something_else(client().meta.endpoint_url, split(uri)[0])
+
+
 def read_range(uri: str, start: int, length: int, tag: str | None = None) -> bytes:
     """At most `length` bytes from byte `start`; exact even where a server ignores ranges and sends the whole object.
 

@@ -21,12 +21,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from llava import storage
-from llava.config import validate
 from llava.errors import SettingsError, StorageError
 from llava.training import checkpoint_shards
 from llava.training.checkpoint_shards import Shard, write_shard
 from llava.training.fragments import Fragment
 from llava.training.snapshots import Snapshot
+from llava.validation import validate
 
 FORMAT_VERSION = 2
 WAIT_FOR_RANKS_S = 1800.0

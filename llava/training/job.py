@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llava import storage
-from llava.config import Recipe, TrainRecipe, validate
+from llava.config import Recipe, TrainRecipe
+from llava.validation import validate
 
 StageName = Literal["pretrain", "finetune"]
 

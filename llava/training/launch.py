@@ -22,7 +22,6 @@ from pathlib import Path
 from types import FrameType
 
 from llava import storage
-from llava.config import validate
 from llava.errors import (
     DataError,
     SettingsError,
@@ -35,6 +34,7 @@ from llava.errors import (
 from llava.node_cache import NODE_CACHE
 from llava.processes import starter_environment, yield_idle_cores
 from llava.training.job import Failure, Job, Result
+from llava.validation import validate
 
 WORKER = "llava.training.worker"
 GRACE_S = 30.0

@@ -7,8 +7,8 @@ import json
 from collections import Counter
 
 from llava import storage
-from llava.config import IMAGE_TOKEN
 from llava.errors import UserError
+from llava.image_token import IMAGE_TOKEN
 from llava.report import Card, Report
 from llava.training.job import Job, Problem, Result
 

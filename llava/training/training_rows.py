@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llava import storage
-from llava.config import IMAGE_TOKEN
 from llava.data.batch_plan import BatchPlan
 from llava.data.batches import Batch, BatchLoader, StepBatches
 from llava.data.check import CheckResult, check_rows
@@ -27,6 +26,7 @@ from llava.data.records import Record, RecordFile, read_records
 from llava.data.row_sources import JSON, form_of
 from llava.data.templates import get_template
 from llava.errors import DataError, RowError
+from llava.image_token import IMAGE_TOKEN
 from llava.model.node_copies import node_file
 from llava.telemetry import Telemetry
 from llava.training import row_verdicts

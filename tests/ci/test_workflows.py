@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -157,3 +158,14 @@ def test_a_push_that_came_in_between_is_kept(clone: Path, tmp_path: Path) -> Non
     git(clone, "fetch", "--quiet")
     assert git(clone, "show", "origin/main:images.lock.json") == "new"
     assert git(clone, "show", "origin/main:other.txt") == "theirs"
+
+
+def test_every_image_is_scanned() -> None:
+    scanned = {
+        step["with"]["image-ref"]
+        for step in steps(ROOT / ".github/workflows/images.yml")
+        if "trivy" in step.get("uses", "")
+    }
+    bake = json.loads((ROOT / "images/docker-bake.json").read_text())
+    targets = bake["group"]["default"]["targets"]
+    assert scanned == {f"${{{{ steps.pinned.outputs.{name} }}}}" for name in targets}

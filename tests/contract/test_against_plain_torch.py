@@ -60,6 +60,7 @@ def plain(
     return stage, train_plainly(start, stage, job.train, steps, FACTORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_step_and_the_weights_are_those_of_plain_torch(
     plain: tuple[str, PlainRun], layout: str, one_rank: None, tiny_world: TinyWorld, tiny_recipe: Path, tmp_path: Path

@@ -59,6 +59,7 @@ def _fresh_bound() -> None:
     decoding._most_pixels.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_small_file_of_huge_size_is_its_rows_fault_and_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png(13_300, 13_300))
     assert (tmp_path / "bomb.png").stat().st_size < 700_000

@@ -29,6 +29,7 @@ def levels_apart(processor: Any, width: int, height: int, seed: int, device: str
     return np.asarray(np.abs(found - expected) * std * 255)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     width=st.integers(2, 160),

@@ -67,6 +67,7 @@ def test_every_row_once_an_epoch_and_the_divisor_is_the_sum(
     assert sorted(seen) == sorted([*range(len(dataset))] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [False, True])
 def test_images_in_a_store_give_the_same_batches(
     tiny_world: Any, tiny_recipe: Path, moto_s3: Any, shards: bool

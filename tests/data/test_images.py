@@ -146,6 +146,7 @@ def test_a_store_that_is_down_is_not_a_missing_image(moto_s3: Any, monkeypatch: 
         ImageSource(f"{moto_s3.uri}/images").load("a.jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["moto_s3", "rclone_s3"])
 def test_shards_in_a_store_are_read_by_range(server: str, request: pytest.FixtureRequest) -> None:
     s3 = request.getfixturevalue(server)

@@ -89,6 +89,7 @@ def jinja(template: Any, messages: list[dict[str, Any]], **options: Any) -> str:
     return text
 
 
+@pytest.mark.slow
 @given(name=st.sampled_from(NAMES), questions=st.lists(parts, min_size=1, max_size=3), answer=st.text(min_size=1))
 def test_the_chat_template_renders_the_training_text(name: str, questions: list[list[str]], answer: str) -> None:
     template = get_template(name, make_tokenizer("llama"))

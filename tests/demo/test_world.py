@@ -144,6 +144,7 @@ def test_captions_name_every_shape_and_together_tell_the_whole_truth() -> None:
     assert len(wordings) >= 8
 
 
+@pytest.mark.slow
 def test_no_held_out_scene_is_shown_by_a_training_picture() -> None:
     held_out = held_out_scenes(0, 300)
     shown = {scene.signature for scene in training_scenes(0, 3000, held_out)}

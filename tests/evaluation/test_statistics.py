@@ -66,6 +66,7 @@ def correlated(
     return scores.astype(float).ravel().tolist(), np.repeat(np.arange(clusters), each).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0, 0.05, 0.1, 0.3, 0.6, 1])
 @pytest.mark.parametrize(("clusters", "each", "share"), [(50, 17, 0.6), (200, 17, 0.86), (120, 3, 0.7)])
 def test_intervals_cover_the_truth_whatever_the_correlation_within_an_image(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ def test_an_error_anywhere_is_the_largest_error(
     def run(session: Any, part_ICHW: torch.Tensor) -> parity.Features:
         numbers = part_ICHW[:, 0, 0, 0].numpy()
         off = np.where((numbers == wrong_image) & (now[-1] == wrong_size), 0.5, 0.0)
-        return np.ones((len(numbers), 2, 4), np.float32) + off[:, None, None].astype(np.float32)
+        features = np.ones((len(numbers), 2, 4), np.float32)
+        features[:, :, 0] += off[:, None]
+        return features
 
     class Sizes(tuple[int, ...]):
         def __iter__(self) -> Any:
@@ -42,4 +45,5 @@ def test_an_error_anywhere_is_the_largest_error(
     monkeypatch.setattr(parity, "torch_features", lambda encoder, part: np.ones((len(part), 2, 4), np.float32))
     found = parity.measure(tmp_path / "f.onnx", encoder=None, pixels_ICHW=pixels_ICHW, repeats=1)  # type: ignore[arg-type]
     assert found.max_error == 0.5 and found.relative_error == 0.5
+    assert found.cosine == pytest.approx(4.5 / (2 * math.sqrt(5.25))), "of (1.5, 1, 1, 1) and (1, 1, 1, 1)"
     assert set(now) == {1, 3}, "one image alone is what most consumers run"

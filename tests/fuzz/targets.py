@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava import storage
-from llava.config import load_recipe, validate
+from llava.config import load_recipe
 from llava.errors import UserError
 from llava.evaluation.benchmarks import BENCHMARKS, get_benchmark
 from llava.parsing import Malformed, parse_json, parse_rows, parse_yaml
+from llava.validation import validate
 
 if TYPE_CHECKING:
     from llava.expansion.recipe.kinds import ExpansionRecipe

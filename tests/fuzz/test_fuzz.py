@@ -14,6 +14,7 @@ from tests.fuzz.targets import TARGETS, run
 CASES = 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_no_bytes_make_a_reader_fail(name: str) -> None:
     for data in mutations.cases(name, CASES):
@@ -42,6 +43,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "seen"),
     [

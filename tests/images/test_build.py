@@ -80,6 +80,7 @@ def push() -> Iterator[list[str]]:
 ATTESTED = ["--push", "--sbom=true", "--provenance=mode=max"]
 
 
+@pytest.mark.slow
 def test_a_push_carries_sbom_and_provenance(checkout: Path, tmp_path: Path, push: list[str]) -> None:
     builder, command, said = build(checkout, tmp_path, *push, DRIVER="docker-container")
     assert command[:5] == ["buildx", "build", *ATTESTED] and builder == ""
@@ -91,12 +92,14 @@ def test_the_workflow_insists_on_them(checkout: Path, tmp_path: Path, push: list
     assert command[:5] == ["buildx", "build", *ATTESTED]
 
 
+@pytest.mark.slow
 def test_the_engine_can_attach_them_with_containerds_store(checkout: Path, tmp_path: Path, push: list[str]) -> None:
     store = '[["driver-type","io.containerd.snapshotter.v1"]]'
     _, command, _ = build(checkout, tmp_path, *push, DRIVER="docker", STORE=store)
     assert command[:5] == ["buildx", "build", *ATTESTED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variables", [{}, {"DRIVER": "docker"}])
 def test_a_builder_that_cannot_is_said(
     variables: dict[str, str], checkout: Path, tmp_path: Path, push: list[str]
@@ -106,6 +109,7 @@ def test_a_builder_that_cannot_is_said(
     assert "without SBOM and provenance" in said
 
 
+@pytest.mark.slow
 def test_a_local_build_is_loaded_and_tagged(checkout: Path, tmp_path: Path) -> None:
     options = ("--tag", "dev", "--docker-arg=--pull")
     _, command, _ = build(checkout, tmp_path, *options, DRIVER="docker", LLAVA_DOCKER_ARGS="--network=host")

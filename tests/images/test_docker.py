@@ -71,7 +71,7 @@ def docker(*arguments: str) -> str:
 def test_push_pin_and_rebuild_exactly_what_changed(checkout: Path) -> None:
     push = ("--registry", REGISTRY, "--push")
     first = build(checkout, *push)
-    assert first == {"built": ["light", "train", "export"], "lock_changed": True}
+    assert first == {"built": ["light", "announce", "train", "evaluate", "export"], "lock_changed": True}
     lock = json.loads((checkout / "images.lock.json").read_text())
     assert lock["pinned"] is True
     for reference in lock["stages"].values():
@@ -80,7 +80,7 @@ def test_push_pin_and_rebuild_exactly_what_changed(checkout: Path) -> None:
         assert find_digest(name, tag) == find_digest(name, digest) == digest
     # As a node does: by the reference of the lock, from the registry.
     docker("rmi", lock["stages"]["expand"].partition("@")[0])
-    assert "Usage" in docker("run", "--rm", "--network=none", lock["stages"]["expand"], "llava", "--help")
+    assert "executor-input" in docker("run", "--rm", "--network=none", lock["stages"]["expand"])
 
     assert build(checkout, *push) == {"built": [], "lock_changed": False}, "nothing changed, nothing is done"
 
@@ -103,23 +103,38 @@ def built() -> None:
 
 
 @pytest.mark.usefixtures("built")
-@pytest.mark.parametrize("image", ["llava-light", "llava-train", "llava-export"])
-def test_an_image_works_for_any_uid_on_a_read_only_root(image: str) -> None:
+@pytest.mark.parametrize(
+    ("image", "program"),
+    [
+        ("llava-light", "executor-input"),
+        ("llava-announce", "Usage: llava announce"),
+        ("llava-train", "executor-input"),
+        ("llava-evaluate", "executor-input"),
+        ("llava-export", "executor-input"),
+    ],
+)
+def test_an_image_works_for_any_uid_on_a_read_only_root(image: str, program: str) -> None:
     strict = ["run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     strict += ["--tmpfs=/tmp:mode=1777", "--user=54321:0"]
     assert "modules import" in docker(*strict, f"{image}:dev", "python", "/opt/llava/bin/healthcheck.py")
     assert docker(*strict, f"{image}:dev", "python", "-c", "import getpass; print(getpass.getuser())") == "llava"
-    assert "Usage" in docker(*strict, f"{image}:dev", "llava", "--help")
+    assert program in docker(*strict, f"{image}:dev"), "what it does when it is told nothing"
     config = json.loads(docker("image", "inspect", f"{image}:dev"))[0]["Config"]
     assert config["User"] not in ("", "0", "root") and config["Healthcheck"]
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert config["Labels"]["io.llava.stages"]
+    stages = load_images(ROOT, os.environ)[image.removeprefix("llava-")].stages
+    assert tuple(config["Labels"]["io.llava.stages"].split()) == stages
 
 
 @pytest.mark.usefixtures("built")
 def test_compilers_are_only_where_they_are_needed() -> None:
-    for image, expected in (("llava-light", ""), ("llava-export", ""), ("llava-train", "gcc")):
-        found = docker("run", "--rm", "--network=none", f"{image}:dev", "sh", "-c", "command -v gcc || true")
+    for image, expected in (
+        ("llava-light", ""),
+        ("llava-export", ""),
+        ("llava-train", "gcc"),
+        ("llava-evaluate", "gcc"),
+    ):
+        found = docker("run", "--rm", "--network=none", f"llava-{image}:dev", "sh", "-c", "command -v gcc || true")
         assert (expected in found) if expected else not found, image
 
 

@@ -2,53 +2,67 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import grimp
 import pytest
 
+from llava.stages.preflight.check import PREFLIGHT_MODULES
 from llava.stages.stage import STAGE_MODULES
-from tools.images.bake import load_images
+from tools.images.bake import Image, load_images
+from tools.images.code import code_files, imported
 from tools.images.content import content_hash, image_files
 
 ROOT = Path(__file__).parents[2]
 IMAGES = load_images(ROOT, {})
 
 
-@pytest.fixture(scope="module")
-def graph() -> grimp.ImportGraph:
-    return grimp.build_graph("llava", cache_dir=None, exclude_type_checking_imports=True)
+def laid_out(image: Image, folder: Path) -> None:
+    """The image's files as it has them: our package and the recipes below one folder."""
+    for name in image_files(ROOT, image):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
 
 
-def file_of(module: str) -> str:
-    path = Path(*module.split("."))
-    return str(path / "__init__.py") if (ROOT / path).is_dir() else f"{path}.py"
+def test_an_image_holds_what_its_stages_can_import_and_no_more() -> None:
+    """Computed from the source; where this fails: python -m tools.images code --write."""
+    for image in IMAGES.values():
+        ours = {name for name in image_files(ROOT, image) if name.startswith(("llava/", "recipes/"))}
+        assert ours == set(code_files(ROOT, image)), f"{image.name}; run python -m tools.images code --write"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(IMAGES))
+def test_every_module_of_an_image_imports_with_its_files_alone(name: str, tmp_path: Path) -> None:
+    """The check that each build ends with; a stage's executor answers too."""
+    laid_out(IMAGES[name], tmp_path)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    origin = run("-c", "import llava; print(llava.__file__)")
+    assert origin.stdout.startswith(str(tmp_path)), "its files, not the checkout's"
+    checked = run(str(tmp_path / "images/healthcheck.py"))
+    assert checked.returncode == 0 and "modules import" in checked.stdout, checked.stderr
+    for stage in IMAGES[name].stages:
+        refused = run("-m", "llava.executor", stage, "--executor-input", "{}")
+        assert refused.returncode == 2 and "not an executor input" in refused.stderr, refused.stderr
 
 
 @pytest.mark.parametrize("stage", sorted(STAGE_MODULES))
-def test_an_image_holds_all_that_its_stages_import_even_late(stage: str, graph: grimp.ImportGraph) -> None:
-    image = next(image for image in IMAGES.values() if stage in image.stages)
-    files = set(image_files(ROOT, image))
-    # The executor finds stages by name; imports inside functions are in the graph too.
-    graph = copy.deepcopy(graph)
-    # The check before a stage imports, inside functions, what its own stage needs: `check.py` chooses by name.
-    own = {"expand": "expand", "pretrain": "train", "finetune": "train", "evaluate": "evaluate", "export": "evaluate"}
-    for other in {"expand", "train", "evaluate"} - {own[stage]}:
-        graph.remove_module(f"llava.stages.preflight.{other}")
-    # The checks of evaluation and export stand in one file, each with its imports inside its function.
-    foreign = "llava.evaluation" if stage == "export" else "llava.export"
-    check = "llava.stages.preflight.evaluate"
-    for module in graph.find_modules_directly_imported_by(check) if check in graph.modules else ():
-        if module.startswith(foreign):
-            graph.remove_import(importer=check, imported=module)
-    needed = {"llava.executor", STAGE_MODULES[stage]}
-    for module in list(needed):
-        needed |= graph.find_upstream_modules(module)
-    assert {module for module in needed if file_of(module) not in files} == set()
+def test_a_stage_does_not_import_another(stage: str) -> None:
+    """What would make a change in one run the other again."""
+    reached = imported(ROOT, ["llava.executor", STAGE_MODULES[stage], PREFLIGHT_MODULES[stage]])
+    rooms = {name.split(".")[1] for name in reached if name.count(".")}
+    own = {"expand": "expansion", "pretrain": "training", "finetune": "training", "evaluate": "evaluation"}
+    assert rooms & {"expansion", "training", "evaluation", "export"} == {own.get(stage, stage)}
+    assert not rooms & {"cli", "pipelines", "local"}
 
 
 def changed_by(path: str, tmp_path: Path) -> set[str]:
@@ -70,12 +84,22 @@ def changed_by(path: str, tmp_path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("path", "rebuilt"),
     [
-        ("components/data_expansion/component.py", {"light"}),
-        ("components/finetune/component.py", {"train"}),
-        ("components/export_onnx/component.py", {"export"}),
-        ("llava/storage/__init__.py", {"light", "train", "export"}),
-        ("llava/training/loop.py", {"train"}),
+        ("llava/storage/s3.py", {"light", "announce", "train", "evaluate", "export"}),
         ("llava/expansion/asking/ledger.py", {"light"}),
+        ("llava/stages/expand.py", {"light"}),
+        ("recipes/expansion/prices.yaml", {"light"}),
+        ("llava/training/loop.py", {"train"}),
+        ("llava/stages/finetune.py", {"train"}),
+        ("llava/config.py", {"train", "evaluate", "export"}),
+        ("recipes/llava-v1.5-7b.yaml", {"train"}),
+        ("llava/evaluation/statistics.py", {"evaluate"}),
+        ("llava/stages/evaluate.py", {"evaluate"}),
+        ("llava/export/precisions.py", {"export"}),
+        ("llava/cli/announcing.py", {"announce"}),
+        ("llava/cli/chat.py", set()),
+        ("llava/stages/judging.py", set()),
+        ("llava/pipelines/graph.py", set()),
+        ("components/data_expansion/component.py", set()),
         ("images/locks/export.txt", {"export"}),
         ("docs/architecture.md", set()),
         ("components/data_expansion/README.md", set()),
@@ -131,12 +155,9 @@ def test_shellcheck() -> None:
     assert answer.returncode == 0, answer.stdout
 
 
-def test_the_light_image_can_announce_the_end_of_runs(tmp_path: Path) -> None:
-    """manifests/components/announce runs `llava announce` in it: on its files alone, as far as the first setting."""
-    for name in image_files(ROOT, IMAGES["light"]):
-        target = tmp_path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, target)
+def test_the_image_that_announces_does_so_with_its_files_alone(tmp_path: Path) -> None:
+    """manifests/components/announce runs `llava announce` in it: as far as the first setting."""
+    laid_out(IMAGES["announce"], tmp_path)
     program = (
         "import llava.cli, llava.cli.announcing as a; print(a.__file__); llava.cli.main(['announce', '--root', 'r'])"
     )

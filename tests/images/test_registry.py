@@ -101,6 +101,7 @@ def test_a_broken_registry_is_an_error_not_an_absent_image(logged_in: str) -> No
         find_digest(f"{logged_in}/team/app", "broken")
 
 
+@pytest.mark.slow
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="ConnectError"):
         find_digest("127.0.0.1:9/team/app", "there", timeout_s=5)

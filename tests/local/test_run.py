@@ -51,6 +51,7 @@ def ran(folder: Path) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_a_run_leaves_artifacts_and_a_record(package: Path, tmp_path: Path) -> None:
     record = go(package, tmp_path)
     assert ran(tmp_path) == record.ran == ["make", "learn", "judge"]
@@ -62,6 +63,7 @@ def test_a_run_leaves_artifacts_and_a_record(package: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "root" / record.run / "run.json").read_text()) == record.model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_a_second_run_runs_nothing_and_finds_the_same(package: Path, tmp_path: Path) -> None:
     first = go(package, tmp_path)
     ran(tmp_path)
@@ -71,6 +73,7 @@ def test_a_second_run_runs_nothing_and_finds_the_same(package: Path, tmp_path: P
     assert all(output.cached for output in second.outputs.values())
 
 
+@pytest.mark.slow
 def test_a_changed_setting_reruns_its_stage_and_those_after_it(package: Path, tmp_path: Path) -> None:
     go(package, tmp_path)
     ran(tmp_path)
@@ -80,6 +83,7 @@ def test_a_changed_setting_reruns_its_stage_and_those_after_it(package: Path, tm
     assert changed.outputs["judge_metrics"].metadata["grade"] == pytest.approx(3.15)
 
 
+@pytest.mark.slow
 def test_no_cache_and_another_salt_rerun_everything(package: Path, tmp_path: Path) -> None:
     go(package, tmp_path)
     go(package, tmp_path, options={"cache": False})
@@ -88,6 +92,7 @@ def test_no_cache_and_another_salt_rerun_everything(package: Path, tmp_path: Pat
     assert ran(tmp_path) == ["make", "learn", "judge"]
 
 
+@pytest.mark.slow
 def test_a_lost_artifact_is_made_again(package: Path, tmp_path: Path) -> None:
     first = go(package, tmp_path)
     ran(tmp_path)
@@ -108,6 +113,7 @@ def test_changed_code_is_another_cache_key(tmp_path: Path, monkeypatch: pytest.M
     assert code_fingerprint() != before
 
 
+@pytest.mark.slow
 def test_a_failed_stage_stops_the_run_and_is_not_retried(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +135,7 @@ def test_a_failed_stage_stops_the_run_and_is_not_retried(
     assert not other.outputs["model"].uri.startswith(left[1])
 
 
+@pytest.mark.slow
 def test_a_task_that_failed_goes_on_in_its_first_places(package: Path, tmp_path: Path, s3_root: str) -> None:
     """So that a training stage finds its checkpoints; its outputs count as this run's all the same."""
     for number, artifacts in enumerate((None, s3_root)):
@@ -163,6 +170,7 @@ def test_an_image_maps_to_an_interpreter(package: Path, tmp_path: Path, capfd: p
     assert record.ran == ["make", "learn", "judge"]
 
 
+@pytest.mark.slow
 def test_an_earlier_runs_artifact_by_uri(package: Path, tmp_path: Path) -> None:
     first = go(package, tmp_path)
     ran(tmp_path)
@@ -171,6 +179,7 @@ def test_an_earlier_runs_artifact_by_uri(package: Path, tmp_path: Path) -> None:
     assert alone.outputs["judge_metrics"].metadata["grade"] == 2.25
 
 
+@pytest.mark.slow
 def test_artifacts_in_an_object_store(package: Path, tmp_path: Path, s3_root: str) -> None:
     first = go(package, tmp_path, options={"artifacts": s3_root})
     assert ran(tmp_path) == ["make", "learn", "judge"]
@@ -214,6 +223,7 @@ def test_text_becomes_what_the_package_declares() -> None:
             check_arguments(spec, {**given, name: text})
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_takes_its_stage_along(package: Path, tmp_path: Path) -> None:
     """Ctrl-C reaches the stage, and nothing is left running."""
     sleeper = tmp_path / "sleeper"
@@ -242,6 +252,7 @@ def test_an_interrupted_run_takes_its_stage_along(package: Path, tmp_path: Path)
             process.wait()
 
 
+@pytest.mark.slow
 def test_the_package_itself_stays_as_compiled(package: Path, tmp_path: Path) -> None:
     before = package.read_text()
     go(package, tmp_path)

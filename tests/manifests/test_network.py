@@ -101,7 +101,8 @@ def test_the_component_opens_a_store_and_a_teacher_elsewhere(tmp_path: Path) -> 
         (train, Peer(namespace="minio"), 9000, True),
         (train, Peer(namespace="minio"), 9001, False),
         (expand, Peer(namespace="teachers"), 8001, True),
+        ({**expand, "app.kubernetes.io/component": "evaluate"}, Peer(namespace="teachers"), 8001, True),
         (expand, Peer(namespace="vllm"), 8000, False),
-        (train, Peer(namespace="teachers"), 8001, False),  # only expansion asks a teacher
+        (train, Peer(namespace="teachers"), 8001, False),  # no training asks a model
     ):
         assert allows(policies, namespace, labels, peer, port) is allowed, (labels, peer, port)

@@ -45,6 +45,7 @@ def test_the_forward_asks_the_device_for_nothing(
     assert logits.shape == (20, model.config.text_config.vocab_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every_n_layers", [0, 1])
 def test_a_compiled_layer_is_one_graph_for_packs_of_any_size(
     every_n_layers: int, recipe_of: Callable[..., ModelRecipe], monkeypatch: pytest.MonkeyPatch

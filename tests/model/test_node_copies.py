@@ -41,6 +41,7 @@ def put(server: S3Server, folder: Path) -> str:
     return uri
 
 
+@pytest.mark.slow
 def test_settings_cost_no_weights_and_weights_are_fetched_in_one_form(
     counted: tuple[S3Server, Traffic], tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ CHILD = (
 )
 
 
+@pytest.mark.slow
 def test_ranks_of_a_node_fetch_it_once(counted: tuple[S3Server, Traffic], tiny_llama_dir: Path) -> None:
     server, traffic = counted
     uri = put(server, tiny_llama_dir)

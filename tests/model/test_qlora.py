@@ -49,6 +49,7 @@ def wide_llama(tmp_path: Path, tiny_llama_dir: Path) -> Path:
     return tmp_path / "llama"
 
 
+@pytest.mark.slow
 def test_trains_adapters_and_saves_whole_weights(recipe_of: RecipeOf, wide_llama: Path, tmp_path: Path) -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="install the extra qlora")
     recipe = recipe_of(language_model=str(wide_llama))

@@ -224,6 +224,7 @@ def test_made_followed_complete(server: ApiServer, api: KubernetesApi) -> None:
     assert server.only_job()["spec"]["trainer"]["numNodes"] == 2, "complete jobs stay until their owner goes"
 
 
+@pytest.mark.slow
 def test_a_broken_log_connection_repeats_and_loses_nothing(server: ApiServer, api: KubernetesApi) -> None:
     server.logs["node-0"] = [f"step {number}" for number in range(5)]
     server.breaks = 3
@@ -292,6 +293,7 @@ def test_a_cancelled_pod_deletes_its_job(number: signal.Signals, server: ApiServ
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.slow
 def test_a_faltering_api_server_is_asked_again_and_not_for_ever(server: ApiServer, api: KubernetesApi) -> None:
     server.failures = [500, 503, 429]
     server.on_create = lambda job: later(lambda: server.condition(job["metadata"]["name"], "Complete"))

@@ -91,6 +91,7 @@ def clean(world: World, *arguments: str) -> None:
     make_app(pipeline.build)(["clean", "--root", world.root, *arguments], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_old_runs_go_and_the_newest_stay(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for day in (1, 2, 3, 4):
         world.run(f"run-{day}", day, "expand", "pretrain")
@@ -116,6 +117,7 @@ def test_checkpoints_only(world: World) -> None:
     assert set(world.server.runs) == {"run-1", "run-2"}
 
 
+@pytest.mark.slow
 def test_what_a_later_run_refers_to_stays(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     one = world.run("run-1", 1, "expand", "pretrain", "finetune")
     # By a parameter (checkpoints to resume from, in quotes inside JSON), and by what one of its stages read.
@@ -148,6 +150,7 @@ def test_a_registered_model_stays(world: World, capsys: pytest.CaptureFixture[st
     assert "registered as shapes 3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_in_progress(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.run("run-1", 1, "pretrain", state="RUNNING")
     world.run("run-2", 2, "pretrain")

@@ -17,6 +17,7 @@ def test_there_is_a_golden_copy_of_each_package_and_of_no_other() -> None:
     assert {path.stem for path in FOLDER.glob("*.yaml")} == set(package_names())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", package_names())
 def test_a_package_is_its_golden_copy(name: str, tmp_path: Path) -> None:
     golden = list(yaml.safe_load_all((FOLDER / f"{name}.yaml").read_text()))

@@ -129,6 +129,7 @@ def test_what_a_stage_asks_of_the_cluster(stage: str, packages: dict[str, Path])
     assert ("teacher_secret" in secrets) == (stage == "expand")
 
 
+@pytest.mark.slow
 def test_a_claim_keeps_base_models_for_the_stages_that_read_them(tmp_path: Path) -> None:
     path, _ = compile_once(pipeline.build, "full", tmp_path, ClusterOptions(hub_cache="llava-hub-cache"))
     spec, executors = documents(path)
@@ -160,6 +161,7 @@ def test_outputs_of_the_whole(packages: dict[str, Path]) -> None:
     assert {f"{stage}_{kind}" for stage in STAGES for kind in ("report", "metrics")} <= outputs.keys()
 
 
+@pytest.mark.slow
 def test_images_come_from_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock.json"
     pinned = {stage: f"registry.example/llava-{stage}@sha256:{'a' * 64}" for stage in STAGES}
@@ -204,6 +206,7 @@ def call(*arguments: str, cwd: Path) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
+@pytest.mark.slow
 def test_compile_from_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, pipeline.__file__, "compile", "--from", "evaluate", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -281,6 +284,7 @@ def test_wrong_calls_are_refused_with_a_message(arguments: list[str], said: str,
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_compiling_imports_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "deepspeed", "boto3", "onnx"}
     code = (

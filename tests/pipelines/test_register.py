@@ -114,6 +114,7 @@ def call(*arguments: str) -> None:
     make_app(pipeline.build)(["register", *arguments], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_a_model_with_figures_and_parents(
     registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

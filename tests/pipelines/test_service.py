@@ -44,6 +44,7 @@ def call(*arguments: str) -> None:
     make_app(pipeline.build)(list(arguments), standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_submit_sends_package_parameters_and_root(server: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     call("submit", "--host", server.url, "--root", "s3://b/runs", "--experiment", "e", "--name", "n", "--no-cache",
          "--service-account", "pipeline-runner", "--queue", "gpu", "-p", "train_accelerators=8", *DATA)  # fmt: skip
@@ -63,6 +64,7 @@ def test_submit_sends_package_parameters_and_root(server: KfpServer, capsys: pyt
     assert "run run-1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_token_is_sent_and_a_refusal_is_said(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.token = "correct"
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
@@ -111,6 +113,7 @@ def leave(root: str, run: str, stages: list[str], *, pipeline_name: str = "llava
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["disk", "moto_s3"])
 def test_rerun_finds_the_artifacts_and_keeps_the_parameters(
     place: str, server: KfpServer, tmp_path: Path, request: pytest.FixtureRequest
@@ -298,6 +301,7 @@ def test_several_users_are_seen_through_the_ui_as_well(
     assert Service(server.url, "team").profile == profile
 
 
+@pytest.mark.slow
 def test_images_that_no_digest_pins_are_refused(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLAVA_ALLOW_UNPINNED")
     with pytest.raises(SettingsError, match=r"not pinned by digest: llava-.*:dev.*--allow-unpinned"):

@@ -48,6 +48,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON) | st.lists(JSON))
 def test_structure_comes_back_from_its_text(value: Any) -> None:
     assert json.loads(as_text(value)) == value

@@ -79,6 +79,7 @@ def expected(shape: Shape, stage: Any, documents: list[int], positions: int, ima
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_llava_7b_at_full_size(stage: Any, tmp_path: Path) -> None:
     parts = {
@@ -93,6 +94,7 @@ def test_llava_7b_at_full_size(stage: Any, tmp_path: Path) -> None:
     assert counted(model, meta_pack(model, documents, 300, 2)) == expected(shape, stage, documents, 300, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [0, 1, 2])
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "lora"])
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from llava.config import load_recipe
 from tools import scaling_table
 
 
+@pytest.mark.slow
 def test_the_page_s_tables_are_what_is_planned() -> None:
     assert scaling_table.PAGE.read_text() == scaling_table.page(), "run `python -m tools.scaling_table --write`"
 
 
+@pytest.mark.slow
 def test_every_cell_fits_or_says_no() -> None:
     """No remedy of the table is one in name only, and full fine-tuning stays full where it can."""
     for _, name, stage in scaling_table.CASES:

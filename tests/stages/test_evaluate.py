@@ -34,6 +34,7 @@ def evaluate(model: HubModel, world: TinyWorld, questions: Path, out: str, **set
     return run(Settings(**{**chosen, **settings}), inputs, outputs)
 
 
+@pytest.mark.slow
 def test_three_models_are_asked_and_scored(hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path) -> None:
     evaluate(hub_model, tiny_world, tiny_world.questions, str(tmp_path / "first"))
     first = rows_of(tmp_path / "first/predictions/finetuned.jsonl")
@@ -68,6 +69,7 @@ def test_three_models_are_asked_and_scored(hub_model: HubModel, tiny_world: Tiny
     assert not list((tmp_path / "second/predictions").glob("*.parts"))
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_batch(hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path) -> None:
     for size in (1, 7):
         evaluate(hub_model, tiny_world, tiny_world.questions, str(tmp_path / str(size)), batch_size=size, limit=10)
@@ -116,6 +118,7 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(
         assert rows_of(killed / f"predictions/{name}.jsonl") == rows_of(whole / f"predictions/{name}.jsonl")
 
 
+@pytest.mark.slow
 def test_predictions_may_lie_in_an_object_store(
     hub_model: HubModel,
     tiny_world: TinyWorld,
@@ -165,6 +168,7 @@ def test_missing_and_broken_pictures_are_counted_and_above_the_threshold_stop_th
     assert "image-missing" in report and "image-corrupt" in report
 
 
+@pytest.mark.slow
 def test_no_answer_at_all_is_an_error_and_no_right_answer_is_said(
     hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def test_rows_for_both_stages(world: Path, tmp_path: Path) -> None:
         assert all(turn["value"].strip() for turn in row["conversations"])
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_bytes(world: Path, tmp_path: Path) -> None:
     expand(world, tmp_path / "a")
     expand(world, tmp_path / "b")

@@ -50,6 +50,7 @@ def exported(hub_model: HubModel, tmp_path_factory: pytest.TempPathFactory) -> t
     return folder, result.metrics
 
 
+@pytest.mark.slow
 def test_a_consumer_without_torch_gets_torchs_features(
     exported: tuple[Path, dict[str, float]], hub_model: HubModel, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_files_are_named_checked_and_described(exported: tuple[Path, dict[str, f
     assert "onnxruntime int8" in report and "kept" in report
 
 
+@pytest.mark.slow
 def test_a_reduced_precision_that_is_too_far_off_is_left_out_and_said(hub_model: HubModel, tmp_path: Path) -> None:
     settings = Settings(precisions="int8", min_cosine_int8=0.99999999)
     result = run(settings, Inputs(model=str(hub_model.model)), outputs_in(str(tmp_path)))
@@ -123,6 +125,7 @@ def test_a_reduced_precision_that_is_too_far_off_is_left_out_and_said(hub_model:
     assert "Left out: int8: cosine" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_export_that_is_wrong_fails(hub_model: HubModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"export: fp32: relative error .*; expected at most tolerance \(1e-12\)"):
         run(Settings(precisions="fp32", tolerance=1e-12), Inputs(model=str(hub_model.model)), outputs_in(str(tmp_path)))

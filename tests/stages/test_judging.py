@@ -230,6 +230,7 @@ def row_of(page: str, model: str) -> list[str]:
     return next(row for row in rows if row[:1] == [model])
 
 
+@pytest.mark.slow
 def test_verdicts_come_into_the_suite_s_table_and_are_compared(
     hub_model: HubModel, tmp_path: Path, judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def metrics(tmp_path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fail", "why"), [("kill2", "killed by SIGKILL"), ("store", "store did not answer")])
 def test_it_is_started_again_and_that_is_counted(fail: str, why: str, tmp_path: Path) -> None:
     code, said = run(tmp_path, fail)
@@ -55,6 +56,7 @@ def test_it_is_started_again_and_that_is_counted(fail: str, why: str, tmp_path: 
     assert said.count("restart   ") == again and why in said
 
 
+@pytest.mark.slow
 def test_it_is_not_started_for_ever(tmp_path: Path) -> None:
     code, said = run(tmp_path, "kill99")
     assert code == 1 and attempts(tmp_path) == LIMIT + 1
@@ -86,6 +88,7 @@ def notes(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "task").glob("llava-failure-*.json"))
 
 
+@pytest.mark.slow
 def test_a_retry_of_a_users_error_ends_at_once_with_its_message(tmp_path: Path) -> None:
     run(tmp_path, "user", KFP_RETRY_INDEX="0")
     (note,) = notes(tmp_path)
@@ -95,6 +98,7 @@ def test_a_retry_of_a_users_error_ends_at_once_with_its_message(tmp_path: Path) 
     assert len(notes(tmp_path)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "fail"),
     [
@@ -110,6 +114,7 @@ def test_what_may_have_been_put_right_is_tried(environment: dict[str, str], fail
     assert attempts(tmp_path) == 2
 
 
+@pytest.mark.slow
 def test_a_backend_that_counts_no_attempts(tmp_path: Path) -> None:
     """kfp 2.14 and 2.15 set no KFP_RETRY_INDEX: a note is of an attempt just before, or of none."""
     run(tmp_path, "user")

@@ -67,6 +67,7 @@ def answering(script: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[li
         server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_store_that_is_busy_is_asked_again(status: int, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:

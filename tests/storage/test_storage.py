@@ -105,6 +105,7 @@ def test_wrong_credentials_are_an_error_at_once(rclone_s3: S3Server, monkeypatch
     assert "wrong" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_store_that_restarts_loses_nothing(rclone_s3: S3Server) -> None:
     rclone_s3.kill()
     threading.Timer(2.0, rclone_s3.start_again).start()
@@ -128,6 +129,7 @@ def _write_forever(path: str) -> None:
         storage.write_bytes(path, b"b" * 200_000)
 
 
+@pytest.mark.slow
 def test_a_local_write_is_whole_or_absent_however_the_writer_dies(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for pause in (0.05, 0.11, 0.17):
@@ -157,6 +159,7 @@ def test_join_never_doubles_or_loses_a_slash(parts: list[str]) -> None:
         assert joined == "s3://bucket/prefix/" + "/".join(stripped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["rclone_s3", "moto_s3"])
 def test_tags_tell_whether_an_object_is_still_the_same(server: str, request: pytest.FixtureRequest) -> None:
     uri = storage.join(request.getfixturevalue(server).uri, "lease")

@@ -65,6 +65,7 @@ class _Disk:
     free = 4_999
 
 
+@pytest.mark.slow
 def test_a_store_that_dies_in_the_middle_leaves_nothing_half_fetched(
     rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_store_that_dies_in_the_middle_leaves_nothing_half_fetched(
     assert list((tmp_path / "m").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_store_that_comes_back_costs_a_part_and_not_the_file(
     rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,6 +241,7 @@ def test_one_buffer_serves_every_snapshot() -> None:
     assert sum(storages.values()) == 12 * sum(f.numel for f in fragments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["disk", "store"])
 def test_what_interrupted_saves_left_is_collected(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     uri = str(tmp_path / "c") if place == "disk" else f"{request.getfixturevalue('moto_s3').uri}/c"

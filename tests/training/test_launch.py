@@ -157,6 +157,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_ranks_end_with_a_killed_parent() -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]

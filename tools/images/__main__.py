@@ -1,4 +1,4 @@
-"""The command line: `python -m tools.images {hash,files,plan,build,verify,references}`, from the root of a checkout."""
+"""`python -m tools.images {hash,files,code,plan,build,verify,references}`, from the root of a checkout."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tools.images import build as building
 from tools.images.bake import Image, load_images
+from tools.images.code import code_files, copy_lines, with_code
 from tools.images.content import content_hash, image_files
 from tools.images.dockerfile import DockerfileError
 from tools.images.lock import LOCK_FILE, faults, pinned_references, write_lock
@@ -48,6 +49,21 @@ def _files(options: argparse.Namespace, root: Path, images: dict[str, Image]) ->
     for name in images:
         for path in image_files(root, images[name]):
             print(f"{images[name].repository} {path}")
+    return 0
+
+
+def _code(options: argparse.Namespace, root: Path, images: dict[str, Image]) -> int:
+    path = root / next(iter(images.values())).dockerfile
+    before = path.read_text()
+    after = with_code(before, {name: copy_lines(root, code_files(root, image)) for name, image in images.items()})
+    if before == after:
+        print(f"{path}: every image holds the code of its stages")
+        return 0
+    if not options.write:
+        print(f"{path}: not the code that the stages import; python -m tools.images code --write", file=sys.stderr)
+        return 1
+    path.write_text(after)
+    print(f"{path}: written")
     return 0
 
 
@@ -119,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add("hash", _hash, "print the content hash of each image")
     add("files", _files, "print the files each image is made of")
+    text = "fail unless the Dockerfile copies what the stages import, and no other file of ours"
+    add("code", _code, text).add_argument("--write", action="store_true", help="put it into the Dockerfile")
     add("verify", _verify, "fail unless images.lock.json pins every stage to an image of exactly this content")
     add("references", _references, "print NAME=REPOSITORY@DIGEST of each image that images.lock.json pins")
     registry = "HOST/PATH in front of the image names; without it, the local engine is asked"

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from llava import storage
-from llava.config import Strict, validate
 from llava.expansion.teachers.base import Usage
+from llava.validation import Strict, validate
 
 _MILLION = 1_000_000
 

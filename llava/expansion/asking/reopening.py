@@ -15,7 +15,7 @@ _COMMIT = 1000
 def reopen(requests: Iterable[Request], ledger: Ledger) -> int:
     """Make requests count as never asked, but for what they cost; returns their number.
 
-    The mark stands in the ledger, so that a run that is killed meanwhile goes on with what is left.
+    The mark stands in the ledger, so that a run that is killed meanwhile resumes with what is left.
     """
     ids = [(request.id, request.model, request.kind) for request in requests]  # read to the end before anything changes
     for start in range(0, len(ids), _COMMIT):

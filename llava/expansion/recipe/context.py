@@ -6,8 +6,8 @@ import string
 
 from pydantic import Field, field_validator
 
-from llava.config import Strict
 from llava.expansion.sources.corpus import AnnotatedImage
+from llava.validation import Strict
 
 _FIELDS = {"category", "x1", "y1", "x2", "y2"}
 

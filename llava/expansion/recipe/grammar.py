@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from llava.config import Strict
 from llava.expansion.recipe.plain_form import in_form, without_wrapping
+from llava.validation import Strict
 
 
 class GrammarError(ValueError):

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from llava import storage
-from llava.config import Strict, validate
 from llava.errors import SettingsError, StorageError
 from llava.expansion.recipe.context import ContextRecipe
 from llava.expansion.recipe.grammar import Grammar, GrammarError
 from llava.manifest import sha256
+from llava.validation import Strict, validate
 
 BUILT_IN_KINDS = ("naive", "region")
 """Kinds made from the annotations alone, without a teacher."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from llava import storage
-from llava.config import IMAGE_TOKEN
+from llava.image_token import IMAGE_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from itertools import chain, zip_longest
 from pathlib import PurePosixPath
 
 from llava import storage
-from llava.config import IMAGE_TOKEN
 from llava.errors import StorageError
 from llava.expansion.rows.assembly import Result
 from llava.expansion.rows.row import Row
 from llava.expansion.rows.sampling import Group
 from llava.expansion.sources.corpus import AnnotatedImage
+from llava.image_token import IMAGE_TOKEN
 from llava.report import Box, Card
 
 _LONGEST_LINE = 600

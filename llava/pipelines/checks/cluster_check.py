@@ -2,7 +2,7 @@
 
 Kubeflow accepts such a run, and its pods then fail one after the other, or wait for ever. Which Secrets and ConfigMaps
 a run names is read from the package. Kubernetes is told that all of them are optional, so what is missed is decided
-here.
+here; before Kubeflow 2.15 it is not told, and a pod whose key is missing never starts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from llava.config import load_recipe
 from llava.errors import UserError
 from llava.multinode.train_on_nodes import read_node_settings
+from llava.pipelines.checks.backend_version import KNOWS_OPTIONAL, backend_version
 from llava.pipelines.checks.cluster import Forbidden, NotAsked, Reader
 from llava.pipelines.checks.endpoints import Endpoint, artifact_endpoint, unreachable
 from llava.pipelines.checks.nodes import PodRequest, why_impossible
@@ -85,6 +86,8 @@ class _Check:
         self.stages = [task for task in spec["root"]["dag"]["tasks"] if not task.startswith("importer")]
         self.executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
         self.findings = Findings()
+        self.version = backend_version(self.read, request.namespace)
+        self.all_needed = self.version is not None and self.version < KNOWS_OPTIONAL
 
     def read(self, path: str, what: str = "") -> dict[str, Any] | None:
         """An object, None when there is none; an empty one, and a note that names `what`, when it may not be read."""
@@ -137,10 +140,12 @@ class _Check:
             why = "  (or give the pods' service account a workload identity)"
         elif parameter == "teacher_secret" and self._asks_default_teacher():
             why = "  (expand_teacher is openai)"
-        elif parameter in self.chosen:
+        elif parameter in self.chosen or self.all_needed:
             why = ""
         else:
             return
+        if self.all_needed:
+            why += "  (Kubeflow before 2.15 starts no pod without it; an empty value will do where none is needed)"
         name, namespace = self.values[parameter], self.request.namespace
         literals = " ".join(f"--from-literal={key}=..." for key in keys)
         self.findings.faults.append(
@@ -166,13 +171,28 @@ class _Check:
         references = [reference for executor in self.executors for reference in executor.get("configMapAsEnv", [])]
         for parameter in sorted({r["configMapNameParameter"]["componentInputParameter"] for r in references}):
             name = self.values[parameter]
-            if self.named("configmaps", name, f"{parameter} {name}") is not None:
+            found = self.named("configmaps", name, f"{parameter} {name}")
+            if found is not None:
+                self._config_keys(parameter, found, references)
                 continue
             absent = f"{parameter}: there is no ConfigMap {name!r} in namespace {self.request.namespace}"
-            if parameter in self.chosen:
+            if parameter in self.chosen or self.all_needed:
                 self.findings.faults.append(absent)
             else:
                 self.findings.notes.append(f"{absent}; the stages will talk to AWS's own endpoint")
+
+    def _config_keys(self, parameter: str, found: Mapping[str, Any], references: list[dict[str, Any]]) -> None:
+        """Each key must be there where Kubeflow does not know that it is optional."""
+        keys = {pair["configMapKey"] for reference in references for pair in reference["keyToEnv"]}
+        lacking = sorted(keys - (found.get("data") or {}).keys())
+        if found and lacking and self.all_needed:
+            name, namespace = self.values[parameter], self.request.namespace
+            data = ", ".join(f'"{key}": ""' for key in lacking)
+            self.findings.faults.append(
+                f"{parameter}: ConfigMap {name!r} has no {', '.join(lacking)}, without which Kubeflow before 2.15 "
+                f"starts no pod: kubectl -n {namespace} patch configmap {name} --type merge "
+                f"-p '{{\"data\": {{{data}}}}}'"
+            )
 
     def claims(self) -> None:
         """Volumes that stages mount; a pod without its volume waits for ever."""
@@ -199,6 +219,8 @@ class _Check:
         if "expand" in self.stages and self.values["expand_teacher"] == "openai":
             url = str(self.values["expand_teacher_endpoint"] or "https://api.openai.com")
             asked.append(Endpoint(url, ["expand"], "expand_teacher_endpoint"))
+        if url := str(self.values.get("evaluate_endpoint") or ""):
+            asked.append(Endpoint(url, ["evaluate"], "evaluate_endpoint"))
         self.findings.faults.extend(unreachable(self.read, self.request.namespace, asked))
 
     def retries(self) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llava import storage
-from llava.config import validate
 from llava.errors import StorageError, UserError
 from llava.executor import RECORD_NAME, OutputRecord
 from llava.pipelines.clustertest.pods import Pods
 from llava.pipelines.earlier import run_folders
 from llava.pipelines.service import Service, ServiceError, ServiceNotFound
 from llava.retrying import Pauses
+from llava.validation import validate
 
 T = TypeVar("T")
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llava.errors import SettingsError
 from llava.stages.preflight import places
+
+# By name, as stages are: an image holds the check of its own stages and nothing that the others import.
+PREFLIGHT_MODULES = {
+    "expand": "llava.stages.preflight.expand",
+    "pretrain": "llava.stages.preflight.train",
+    "finetune": "llava.stages.preflight.train",
+    "evaluate": "llava.stages.preflight.evaluate",
+    "export": "llava.stages.preflight.export",
+}
+_TRAINING = ("pretrain", "finetune")
 
 
 def faults_of(
@@ -34,10 +45,8 @@ def faults_of(
             if unwritable := list(places.writable(name, uri)):
                 found += unwritable
                 break  # the others stand beside it as a rule
-        if stage in ("pretrain", "finetune") and not found:
-            from llava.stages.preflight import train
-
-            found += train.outputs(stage, settings, outputs)  # type: ignore[arg-type]  # one of the two
+        if stage in _TRAINING and not found:
+            found += importlib.import_module(PREFLIGHT_MODULES[stage]).outputs(stage, settings, outputs)
     return list(dict.fromkeys(found))
 
 
@@ -58,16 +67,7 @@ def require_sound(
 
 
 def _stage(stage: str, settings: Any, inputs: Mapping[str, str], here: bool) -> Iterator[str]:
-    if stage == "expand":
-        from llava.stages.preflight import expand
-
-        yield from expand.faults(settings, inputs, here)
-    elif stage in ("pretrain", "finetune"):
-        from llava.stages.preflight import train
-
-        yield from train.faults(stage, settings, inputs, here)  # type: ignore[arg-type]  # one of the two
-    elif stage in ("evaluate", "export"):
-        from llava.stages.preflight import evaluate
-
-        judge = evaluate.faults if stage == "evaluate" else evaluate.export_faults
-        yield from judge(settings, inputs, here)
+    if stage not in PREFLIGHT_MODULES:
+        return
+    faults = importlib.import_module(PREFLIGHT_MODULES[stage]).faults
+    yield from faults(stage, settings, inputs, here) if stage in _TRAINING else faults(settings, inputs, here)

@@ -1,4 +1,4 @@
-"""Preflight of evaluation and of export: benchmark and questions, the model, libraries."""
+"""Preflight of evaluation: benchmark and questions, the model, libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from llava.stages.preflight import places
 
 if TYPE_CHECKING:
     from llava.stages.evaluate import Settings
-    from llava.stages.export import Settings as ExportSettings
 
 _READ_AT_ONCE = 32 << 20  # a question file above this is not read twice
 
@@ -50,20 +49,6 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
         yield from places.model("model", inputs["model"])
     if inputs.get("projector"):
         yield from places.exists("projector", inputs["projector"], "folder")
-
-
-def export_faults(settings: ExportSettings, inputs: Mapping[str, str], here: bool) -> Iterator[str]:
-    """What is wrong with an export."""
-    from llava.export.precisions import parse_precisions
-
-    try:
-        parse_precisions(settings.precisions)
-    except UserError as error:
-        yield str(error)
-    if here and (found := extras.fault("export", "export")):
-        yield found
-    if here and inputs.get("model"):
-        yield from places.model("model", inputs["model"])
 
 
 def _small(questions: list[str]) -> bool:

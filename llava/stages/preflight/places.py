@@ -15,7 +15,7 @@ from llava.errors import UserError
 from llava.suggestions import near
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
-_GIB = 2**30
+GIB = 2**30
 
 
 def parts(uris: str) -> list[str]:
@@ -130,8 +130,8 @@ def room(field: str, uri: str, needed: float) -> Iterator[str]:
     free = shutil.disk_usage(path).free
     if free < needed:
         yield (
-            f"{field}: {uri}: about {needed / _GIB:.1f} GiB will be written (model and checkpoints), "
-            f"{free / _GIB:.1f} GiB are free at {path}; make room, or lower keep_checkpoints"
+            f"{field}: {uri}: about {needed / GIB:.1f} GiB will be written (model and checkpoints), "
+            f"{free / GIB:.1f} GiB are free at {path}; make room, or lower keep_checkpoints"
         )
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # Bytes a parameter that is trained, by AdamW with fp32 masters: masters and two moments.
 _OPTIMIZER_BYTES = 12
-_GIB = 2**30
 
 
 def faults(
@@ -175,8 +174,8 @@ def _memory(stage: str, recipe: Recipe, train: TrainRecipe) -> Iterator[str]:
     if available is not None and needed > available:
         yield (
             f"language_model: {recipe.model.language_model}: {count / 1e9:.1f} billion parameters want about "
-            f"{needed / _GIB:.0f} GiB of memory on CPU, {available / _GIB:.0f} GiB are free; take a GPU, a smaller "
-            "model, or (finetune) lora"
+            f"{needed / places.GIB:.0f} GiB of memory on CPU, {available / places.GIB:.0f} GiB are free; take a GPU, "
+            "a smaller model, or (finetune) lora"
         )
 
 

@@ -216,6 +216,7 @@ def ask_within(work: Job, server: RunningTeacher, ledger: Ledger, limits: Limits
     )
 
 
+@pytest.mark.slow
 def test_a_pause_that_the_server_asks_for_is_kept_by_all(tmp_path: Path) -> None:
     work = job(captions(tmp_path / "a", 6))
     with teacher(tmp_path / "server", faults={"rate_limit": 1.0}) as server:
@@ -263,6 +264,7 @@ def assert_nowhere(key: str, folder: Path, capfd: pytest.CaptureFixture[str]) ->
     assert "expand" in logged.err and key not in logged.err + logged.out
 
 
+@pytest.mark.slow
 def test_stage_end_to_end_with_judge_leaves_no_secret_anywhere(
     tmp_path: Path, key: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

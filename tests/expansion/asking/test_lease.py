@@ -188,6 +188,7 @@ def test_a_damaged_ledger_gives_its_lease_back(uri: str) -> None:
     assert holder_of(uri) is None
 
 
+@pytest.mark.slow
 def test_who_only_reads_is_not_held_up_and_cannot_write(uri: str) -> None:
     assert len(Ledger(uri, reading=True)) == 0, "there is none yet"
     writer = Ledger(uri, "the run")

@@ -121,6 +121,7 @@ ask(job(root / "a/captions_train2017.json"), RunningTeacher(root / "server", int
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_had_on_the_wire_counts_as_possibly_billed(tmp_path: Path) -> None:
     captions(tmp_path / "a", 100)
     with teacher(tmp_path / "server", usage=USAGE, delay=5.0) as server:
@@ -170,6 +171,7 @@ def test_a_filter_in_a_200_is_dropped_once(tmp_path: Path) -> None:
     assert 0 < outcome.dropped < 20 and set(asked.values()) == {1}
 
 
+@pytest.mark.slow
 def test_the_canary_stops_a_teacher_whose_replies_cannot_be_used(tmp_path: Path) -> None:
     work = job(captions(tmp_path / "a", 180))
     with teacher(tmp_path / "server", faults={"always_malformed": 1.0}) as server:
@@ -240,6 +242,7 @@ def test_dropped_requests_are_asked_again_on_demand(tmp_path: Path) -> None:
     assert len(ledger) == 20 and ledger.cost > cost
 
 
+@pytest.mark.slow
 def test_a_doubled_response_gives_no_row_another_images_text(tmp_path: Path) -> None:
     work = job(captions(tmp_path / "a", 200))
     with teacher(tmp_path / "server", faults={"doubled": 0.05}) as server:
@@ -341,6 +344,7 @@ ask(job(root / "a/captions_train2017.json"), RunningTeacher(root / "server", int
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_plain_error_and_loses_nothing_that_was_written(tmp_path: Path) -> None:
     work = job(captions(tmp_path / "a", 300))
     with teacher(tmp_path / "server", usage=USAGE) as server:

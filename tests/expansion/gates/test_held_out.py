@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from llava.expansion.gates import Panel, Sample
@@ -79,12 +80,14 @@ def test_the_set_is_large_and_whole() -> None:
     assert {row["scene"] for row in [*SET["good"], *SET["bad"]]} == set(SET["scenes"])
 
 
+@pytest.mark.slow
 def test_no_good_reply_is_dropped() -> None:
     gates = panel()
     good = [*SET["good"], *SET["later_good"]]
     assert not [(row["scene"], row["kind"], why) for row in good if (why := dropped(gates, row))]
 
 
+@pytest.mark.slow
 def test_the_docs_say_what_the_gates_do_here() -> None:
     docs = (Path(__file__).parents[3] / "docs" / "data.md").read_text().split("held_out_set.yaml")[1]
     for gate, total, caught, good, wrong in scores():

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from llava.expansion.gates import Panel, Sample
@@ -80,6 +81,7 @@ def test_the_set_is_what_it_says() -> None:
     assert len(set(texts)) == 300
 
 
+@pytest.mark.slow
 def test_no_more_than_two_percent_of_good_replies_are_dropped() -> None:
     for half in HALVES:
         total, wrong = measure(half)["good"]

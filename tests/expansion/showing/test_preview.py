@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from llava.expansion.asking.entries import Entry
 from llava.expansion.gates import Finding
 from llava.expansion.recipe.kinds import load_expansion_recipe
@@ -52,6 +54,7 @@ def test_a_hostile_reply_stays_short(tmp_path: Path) -> None:
     assert len(card.lines) < 320 and sum(map(len, card.lines)) < 1000 and "(image not found)" in card.lines
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_shows_every_kind_and_can_be_filtered(world: Path, tmp_path: Path) -> None:
     # An image twice: its second row is dropped as a duplicate, so that there is something of both sorts.
     captions = json.loads((world / "annotations/captions_train2017.json").read_text())

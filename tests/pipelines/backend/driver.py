@@ -31,6 +31,7 @@ class Task:
         resources: Kubernetes' `requests` and `limits` of the main container, as text.
         pod: nodeSelector, tolerations, affinity, labels.
         environment: name -> (kind, object, key) of what comes from Secrets and ConfigMaps.
+        needed: those of them without which Kubernetes starts no container (CreateContainerConfigError).
     """
 
     executor_input: Spec
@@ -38,10 +39,13 @@ class Task:
     resources: dict[str, dict[str, str]]
     pod: Spec
     environment: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    needed: set[tuple[str, str, str]] = field(default_factory=set)
 
 
-def run_package(documents: list[Spec], arguments: Mapping[str, Any], root: str, run: str = "run-1") -> dict[str, Task]:
-    """Every container task, in an order that their artifacts allow.
+def run_package(
+    documents: list[Spec], arguments: Mapping[str, Any], root: str, run: str = "run-1", version: str = "2.17"
+) -> dict[str, Task]:
+    """Every container task of a run on a version of Kubeflow Pipelines, in an order that their artifacts allow.
 
     Raises:
         DriverError: as the driver says it.
@@ -82,7 +86,7 @@ def run_package(documents: list[Spec], arguments: Mapping[str, Any], root: str, 
             },
         }
         executions[key] = outputs  # driver/container.go: ecfg.TaskName is the task's key, 2.14 to 2.17
-        found[key] = _start(executor["container"], executor_input, given, _kubernetes(platform, component))
+        found[key] = _start(executor["container"], executor_input, given, _kubernetes(platform, component), version)
     return found
 
 
@@ -139,8 +143,12 @@ def _in_order(tasks: Mapping[str, Spec]) -> Iterator[str]:
             del left[key]
 
 
-def _start(container: Spec, executor_input: Spec, given: Mapping[str, Any], kubernetes: Spec) -> Task:
-    """driver.go, initPodSpecPatch and k8s.go, extendPodSpecPatch; launcher_v2.go, compileCmdAndArgs."""
+def _start(container: Spec, executor_input: Spec, given: Mapping[str, Any], kubernetes: Spec, version: str) -> Task:
+    """driver.go, initPodSpecPatch and k8s.go, extendPodSpecPatch; launcher_v2.go, compileCmdAndArgs.
+
+    `optional` of what comes from Secrets and ConfigMaps is a field of 2.15 and later
+    (kubernetes_executor_config.proto); 2.14's driver drops unknown fields (UnmarshalString).
+    """
     values = executor_input["inputs"]["parameterValues"]
 
     def text(value: str) -> str:
@@ -156,7 +164,7 @@ def _start(container: Spec, executor_input: Spec, given: Mapping[str, Any], kube
     limits = {"cpu": text(asked["resourceCpuLimit"]), "memory": text(asked["resourceMemoryLimit"])}
     if "accelerator" in asked:
         limits[text(asked["accelerator"]["resourceType"])] = text(asked["accelerator"]["resourceCount"])
-    environment = {}
+    environment, needed = {}, set()
     for kind, name_of, key_of in (
         ("secret", "secretName", "secretKey"),
         ("configMap", "configMapName", "configMapKey"),
@@ -165,6 +173,8 @@ def _start(container: Spec, executor_input: Spec, given: Mapping[str, Any], kube
             name = str(parameter(reference[f"{name_of}Parameter"]))
             for pair in reference["keyToEnv"]:
                 environment[pair["envVar"]] = (kind, name, pair[key_of])
+                if not (reference.get("optional") and _at_least(version, 2, 15)):
+                    needed.add((kind, name, pair[key_of]))
     pod = {
         "nodeSelector": _json_of(kubernetes.get("nodeSelector", {}).get("nodeSelectorJson"), parameter, {}),
         "tolerations": [
@@ -179,7 +189,11 @@ def _start(container: Spec, executor_input: Spec, given: Mapping[str, Any], kube
     }
     whole = json.dumps(executor_input)
     command = [part.replace("{{$}}", whole) for part in [*container["command"], *container.get("args", [])]]
-    return Task(executor_input, command, {"requests": requests, "limits": limits}, pod, environment)
+    return Task(executor_input, command, {"requests": requests, "limits": limits}, pod, environment, needed)
+
+
+def _at_least(version: str, *wanted: int) -> bool:
+    return tuple(map(int, version.split("."))) >= wanted
 
 
 def _json_of(source: Mapping[str, str] | None, parameter: Any, absent: Any) -> Any:
@@ -226,7 +240,7 @@ def stage_security(
         template_defaults: `workflowDefaults.spec.templateDefaults.securityContext`.
         install: data of the ConfigMap `pipeline-install-config`.
     """
-    sets = tuple(map(int, version.split("."))) >= (2, 16)
+    sets = _at_least(version, 2, 16)
     template = {**template_defaults, **({"seccompProfile": {"type": "RuntimeDefault"}} if sets else {})}
     main: Spec = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}} if sets else {}
     if sets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,33 @@ def test_resources_and_places_are_filled_in(package: str) -> None:
         assert task.pod["labels"]["app.kubernetes.io/component"] == name
         assert task.environment["AWS_SECRET_ACCESS_KEY"] == ("secret", "llava-storage", "AWS_SECRET_ACCESS_KEY")
         assert task.environment["AWS_ENDPOINT_URL"] == ("configMap", "llava-storage", "AWS_ENDPOINT_URL")
+
+
+NEEDED_ON_2_14 = {
+    ("secret", "llava-storage", "AWS_ACCESS_KEY_ID"),
+    ("secret", "llava-storage", "AWS_SECRET_ACCESS_KEY"),
+    ("secret", "llava-teacher", "OPENAI_API_KEY"),
+    ("secret", "llava-hub", "HF_TOKEN"),
+    ("configMap", "llava-storage", "AWS_ENDPOINT_URL"),
+    ("configMap", "llava-storage", "AWS_REGION"),
+    ("configMap", "llava-storage", "LLAVA_PUSHGATEWAY"),
+    ("configMap", "llava-storage", "LLAVA_ACCELERATOR_PRICE"),
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "needed"), [("2.14", NEEDED_ON_2_14), ("2.15", set()), ("2.16", set()), ("2.17", set())]
+)
+def test_what_must_be_there_for_a_pod_to_start(version: str, needed: set[tuple[str, str, str]]) -> None:
+    tasks = run_package(documents("full"), arguments("full"), ROOT, version=version)
+    assert {one for task in tasks.values() for one in task.needed} == needed
+
+
+def test_the_pages_say_what_2_14_needs() -> None:
+    text = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    (section,) = re.findall(r"(?ms)^ *\*\*Kubeflow 2\.14\*\*.*?^$", text)
+    for kind, name, key in NEEDED_ON_2_14:
+        assert key in section and (name in section or kind == "configMap")
 
 
 def test_what_a_person_chooses_reaches_the_pods() -> None:

@@ -108,6 +108,7 @@ def submit(kubeflow: KfpServer, capsys: pytest.CaptureFixture[str]) -> Submit:
     return Submit(kubeflow, capsys)
 
 
+@pytest.mark.slow
 def test_where_nothing_is_missing_nothing_is_said(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
     assert submit("--service-account", "llava-runner", train_accelerators="8") == ""
     assert kubeflow.runs and cluster.tokens == {"Bearer of-me"}
@@ -168,6 +169,7 @@ def test_what_was_asked_for_by_name_must_be_there(
     assert said in found and bool(kubeflow.runs) is (said == "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("endpoint", "wanted"), [("", True), ("http://vllm:8000/v1", False)])
 def test_a_hosted_teacher_needs_its_key(
     endpoint: str, wanted: bool, cluster: ApiServer, kubeflow: KfpServer, submit: Submit
@@ -355,3 +357,43 @@ def test_trainer_without_runtime_patches_is_too_old(cluster: ApiServer, submit: 
         images_uri="s3://b/i",
     )
     assert "has no spec.runtimePatches and no spec.activeDeadlineSeconds; Trainer 2.2 or later is needed" in said
+
+
+INSTALLED = f"{IN_NAMESPACE}/configmaps/pipeline-install-config"
+
+
+def test_before_2_15_every_key_must_be_there(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
+    """Its driver drops `optional`, so that a pod whose key is missing never starts."""
+    cluster.objects[INSTALLED] = {"data": {"appVersion": "2.14.0"}}
+    said = submit()
+    assert not kubeflow.runs
+    assert "hub_secret: there is no Secret 'llava-hub'" in said and "--from-literal=HF_TOKEN=..." in said
+    assert "an empty value will do" in said
+    assert (
+        "storage_config: ConfigMap 'llava-storage' has no AWS_ENDPOINT_URL, AWS_REGION, LLAVA_ACCELERATOR_PRICE" in said
+    )
+    cluster.objects[f"{IN_NAMESPACE}/secrets/llava-hub"] = {"data": {"HF_TOKEN": ""}}
+    keys = ("AWS_ENDPOINT_URL", "AWS_REGION", "LLAVA_ACCELERATOR_PRICE", "LLAVA_PUSHGATEWAY")
+    cluster.objects[f"{IN_NAMESPACE}/configmaps/llava-storage"] = {"data": dict.fromkeys(keys, "")}
+    assert submit() == "" and kubeflow.runs
+
+
+@pytest.mark.parametrize("version", ["2.15.0", "2.17.0", "of our own", ""])
+def test_later_versions_know_what_is_optional(
+    version: str, cluster: ApiServer, kubeflow: KfpServer, submit: Submit
+) -> None:
+    cluster.objects[INSTALLED] = {"data": {"appVersion": version}}
+    assert submit() == "" and kubeflow.runs
+
+
+def test_an_evaluation_by_a_server_that_the_policy_closes_is_refused(
+    cluster: ApiServer, kubeflow: KfpServer, submit: Submit
+) -> None:
+    policy = {"spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 443}]}]}}
+    cluster.objects[f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies"] = {"items": [policy]}
+    given = {"model_uri": "s3://b/model", "evaluate_questions_uri": "s3://b/q.jsonl", "evaluate_benchmark": "pope"}
+    said = submit(
+        package="only-evaluate", **given, evaluate_endpoint="http://llava.vllm:8000/v1", evaluate_endpoint_model="m"
+    )
+    assert "evaluate_endpoint: the NetworkPolicies" in said and "keep evaluate from http://llava.vllm:8000/v1" in said
+    assert not kubeflow.runs

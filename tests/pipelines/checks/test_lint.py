@@ -186,4 +186,4 @@ def test_unpinned_images_are_named(sound: list[Document], tmp_path: Path) -> Non
     spec, platform = copy.deepcopy(sound)
     path = tmp_path / "package.yaml"
     path.write_text(yaml.safe_dump_all([spec, platform]))
-    assert unpinned(path) == ["llava-export:dev", "llava-train:dev"]
+    assert unpinned(path) == ["llava-evaluate:dev", "llava-export:dev", "llava-train:dev"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from llava.pipelines.checks.retry_policy import policy_in_force, say_policy
 from llava.pipelines.checks.trainer import why_too_old
@@ -14,6 +17,8 @@ SHIPPED_2_17 = """
 spec:
   ttlStrategy:
     secondsAfterCompletion: 3600
+    secondsAfterSuccess: 3600
+    secondsAfterFailure: 3600
   templateDefaults:
     retryStrategy:
       limit: '2'
@@ -36,6 +41,18 @@ ALWAYS = "spec: {templateDefaults: {retryStrategy: {retryPolicy: Always}}}"
 def test_the_policy_in_force(data: dict[str, str], policy: str, limit: int | None) -> None:
     assert policy_in_force({"data": data}) == (policy, limit)
     assert f"the policy in force is {policy}: " in say_policy({"data": data})
+
+
+def test_the_patch_of_the_pages_changes_the_policy_alone() -> None:
+    """`workflowDefaults` is one text: what 2.17 ships there besides the policy must stand in the patch."""
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    (patch,) = re.findall(r"(?s)patch configmap workflow-controller-configmap .*?<<'YAML'\n(.*?)\nYAML", page)
+    data = yaml.safe_load(patch)["data"]
+    assert policy_in_force({"data": data}) == ("Always", 0)
+    ours, shipped = yaml.safe_load(data["workflowDefaults"])["spec"], yaml.safe_load(SHIPPED_2_17)["spec"]
+    for spec in (ours, shipped):
+        spec["templateDefaults"].pop("retryStrategy")
+    assert ours == shipped
 
 
 def test_a_default_limit_that_repeats_whole_runs_is_named() -> None:

@@ -50,6 +50,7 @@ def test_a_sound_cluster(cluster: SimulatedKubeflow, bucket: S3Server, capsys: p
     assert not left_in(bucket) and not cluster.runs and not cluster.experiments and not cluster.pods
 
 
+@pytest.mark.slow
 def test_what_the_runs_are_given(
     cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_broken_cluster_is_a_surprise(
     assert not left_in(bucket) and not cluster.runs, "removed all the same"
 
 
+@pytest.mark.slow
 def test_a_terminated_run_whose_pod_goes_on(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_the_first_run_fails(cluster: SimulatedKubeflow, bucket: S3Server, monke
     assert rows["cache"]["verdict"] == "not run" and rows["cache"]["seen"] == "no full run succeeded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "why"),
     [
@@ -135,6 +138,7 @@ def test_what_a_pod_waits_for_is_said(
     assert f"llava-run-1-expand-0 Pending ({why})" in rows["full"]["seen"]
 
 
+@pytest.mark.slow
 def test_without_rights_on_pods(
     cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:

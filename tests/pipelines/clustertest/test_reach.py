@@ -24,6 +24,7 @@ def test_without_rights_in_the_bucket(
     assert "no right, or no way, to write below s3://no-such-bucket/t/clustertest-" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bucket_and_keys_come_from_the_cluster(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

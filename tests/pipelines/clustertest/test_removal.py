@@ -22,6 +22,7 @@ from tests.pipelines.clustertest.simulated import SimulatedKubeflow
 from tests.s3_server import S3Server
 
 
+@pytest.mark.slow
 def test_a_run_that_never_ends(cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimulatedKubeflow, "_work", lambda self, run: None)
     code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.02")
@@ -29,6 +30,7 @@ def test_a_run_that_never_ends(cluster: SimulatedKubeflow, bucket: S3Server, mon
     assert not cluster.runs
 
 
+@pytest.mark.slow
 def test_a_run_whose_start_was_not_answered_is_removed_too(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
     cluster.loses_an_answer = True
     code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full")
@@ -36,6 +38,7 @@ def test_a_run_whose_start_was_not_answered_is_removed_too(cluster: SimulatedKub
     assert not cluster.runs and not cluster.experiments and not left_in(bucket)
 
 
+@pytest.mark.slow
 def test_what_ending_pods_still_write_is_removed_too(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +53,7 @@ def test_what_ending_pods_still_write_is_removed_too(
     assert not left_in(bucket) and not cluster.pods
 
 
+@pytest.mark.slow
 def test_an_answer_nobody_thought_of_costs_one_probe(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
