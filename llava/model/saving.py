@@ -133,10 +133,9 @@ def load_model(
     from safetensors import SafetensorError
 
     try:
-        # Straight to the device, tensor by tensor out of mapped files.
-        model, report = classes[kind].from_pretrained(
-            path, dtype=dtype or "auto", device_map={"": str(device)}, output_loading_info=True
-        )
+        # Straight to the device, tensor by tensor out of mapped files; for one that is no CPU that takes accelerate.
+        place: dict[str, Any] = {} if torch.device(device).type == "cpu" else {"device_map": {"": str(device)}}
+        model, report = classes[kind].from_pretrained(path, dtype=dtype or "auto", output_loading_info=True, **place)
     except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(f"model: {uri}: its weights cannot be read: {error}") from error
     if report["missing_keys"] or report["mismatched_keys"]:

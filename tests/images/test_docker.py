@@ -86,10 +86,10 @@ def test_push_pin_and_rebuild_exactly_what_changed(checkout: Path) -> None:
 
     for path, rebuilt in (
         ("docs/architecture.md", []),
-        ("components/data_expansion/component.py", ["light"]),
-        ("components/export_onnx/component.py", ["export"]),
+        ("llava/expansion/run.py", ["light"]),
+        ("llava/evaluation/run.py", ["evaluate"]),
         ("llava/training/loop.py", ["train"]),
-        ("llava/storage/__init__.py", ["light", "train", "export"]),
+        ("llava/storage/__init__.py", ["light", "announce", "train", "evaluate", "export"]),
     ):
         with (checkout / path).open("a") as file:
             file.write("\n# touched\n")
@@ -128,12 +128,7 @@ def test_an_image_works_for_any_uid_on_a_read_only_root(image: str, program: str
 
 @pytest.mark.usefixtures("built")
 def test_compilers_are_only_where_they_are_needed() -> None:
-    for image, expected in (
-        ("llava-light", ""),
-        ("llava-export", ""),
-        ("llava-train", "gcc"),
-        ("llava-evaluate", "gcc"),
-    ):
+    for image, expected in (("light", ""), ("export", ""), ("train", "gcc"), ("evaluate", "gcc")):
         found = docker("run", "--rm", "--network=none", f"llava-{image}:dev", "sh", "-c", "command -v gcc || true")
         assert (expected in found) if expected else not found, image
 
