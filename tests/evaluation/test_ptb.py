@@ -12,7 +12,7 @@ from llava.errors import UserError
 from llava.evaluation import ptb
 from llava.evaluation.benchmarks import get_benchmark
 
-# As the jar with -preserveLines: tokens of each line, in lower case, marks apart; a line break is what Java takes for one.
+# As the jar with -preserveLines: lower-case tokens of each line, marks apart; lines end where Java thinks they do.
 JAVA = """#!{python}
 import re, sys
 lines = re.split("[\\n\\r\\x0b\\x0c\\x85\\u2028\\u2029]", open(sys.argv[-1], newline="").read())
