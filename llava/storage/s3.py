@@ -51,7 +51,7 @@ def believe_no_tags(uri: str) -> None:
 
 
 def read_range(uri: str, start: int, length: int, tag: str | None = None) -> memoryview:
-    """At most `length` bytes from byte `start`, not copied; exact even where a server ignores ranges and sends everything.
+    """At most `length` bytes from byte `start`, not copied; exact even where a server ignores ranges.
 
     Args:
         tag: only of the object that still has it; raises where another one stands there now.
