@@ -198,19 +198,17 @@ def test_a_weight_that_no_mixture_can_have_is_refused(weight: str, tmp_path: Pat
         load_mixture(str(tmp_path / "mixture.yaml"))
 
 
-def test_a_full_disk_is_said_in_words_and_leaves_no_half_file(tmp_path: Path) -> None:
-    """/dev/full refuses every byte, as a full disk does: at the end, when the buffer is written."""
-    with pytest.raises(StorageError, match="the disk is full"), RowFile(str(tmp_path / "rows.json")) as rows:
-        rows._file.close()
-        rows._file = open("/dev/full", "w")
-        rows.add({"id": "1"})
-    assert list(tmp_path.iterdir()) == []
+def write_to_a_full_disk(path: Path, rows: int) -> None:
+    """/dev/full refuses every byte, as a full disk does; few rows are refused when the buffer is written at the end."""
+    with open("/dev/full", "w") as full, RowFile(str(path)) as file:
+        file._file.close()
+        file._file = full
+        for number in range(rows):
+            file.add({"id": str(number), "text": "x" * 100})
 
 
-def test_a_full_disk_in_the_middle_is_said_in_words(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="the disk is full"), RowFile(str(tmp_path / "rows.json")) as rows:
-        rows._file.close()
-        rows._file = open("/dev/full", "w")
-        for number in range(10_000):
-            rows.add({"id": str(number), "text": "x" * 100})
+@pytest.mark.parametrize("rows", [1, 10_000])
+def test_a_full_disk_is_said_in_words_and_leaves_no_half_file(rows: int, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the disk is full"):
+        write_to_a_full_disk(tmp_path / "rows.json", rows)
     assert list(tmp_path.iterdir()) == []
