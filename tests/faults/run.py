@@ -216,7 +216,7 @@ def promised(fault: Fault, end: End) -> list[str]:
     found = []
     if end.code != 2 or "Traceback" in end.said:
         found.append(f"ended with {end.code} and a traceback instead of a message")
-    if fault.full and "disk is full" not in end.said and "No space left" not in end.said:
+    if fault.full and not any(word in end.said for word in ("disk is full", "No space left", "GiB are free")):
         found.append("no word of the full disk")
     return found
 
