@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("runs/demo"), help="folder for everything local (default %(default)s)"
     )
     parser.add_argument("--root", help="s3:// URI for the artifacts (default: below --out)")
-    parser.add_argument("--train", type=int, default=6000, help="training pictures (default %(default)s)")
+    parser.add_argument("--train", type=int, default=9000, help="training pictures (default %(default)s)")
     parser.add_argument("--held-out", type=int, default=300, help="held-out pictures (default %(default)s)")
     parser.add_argument(
         "--param", action="append", default=[], metavar="NAME=VALUE", help="a pipeline parameter; repeat"

@@ -20,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "deepspeed", "peft", "safetensors", "sentencepiece", "tokenizers"),
     "export": ("onnx", "onnxruntime", "onnxscript", "torch", "transformers", "safetensors"),
     "pipeline": ("kfp", "kubernetes", "cronsim"),
+    "serve": ("starlette", "uvicorn", "torch", "transformers"),
     "tables": ("pyarrow",),
     "registry": ("model_registry",),
     "qlora": ("bitsandbytes",),

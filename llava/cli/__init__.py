@@ -7,14 +7,17 @@ work in an image without torch.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
+import llava
 from llava.cli.plain_errors import run_app
 from llava.processes import yield_idle_cores
+from llava.revision import revision
 from llava.stages.stage import STAGE_MODULES, load_stage
 
 SUMMARIES = {
@@ -29,6 +32,8 @@ SUMMARIES = {
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
     "merge": "Merge LoRA weights into a plain model directory",
     "chat": "Ask a trained model about an image",
+    "doctor": "Look at this machine: versions, GPU, memory, store, hub; what to do about what is missing",
+    "serve": "Serve a trained model with OpenAI's chat API, and a page to try it",
     "announce": "Tell a webhook of the runs that have ended",
 }
 
@@ -38,13 +43,17 @@ def make_app(wanted: str | None) -> typer.Typer:
     app = typer.Typer(
         name="llava",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         pretty_exceptions_enable=False,
         help="LLaVA, stage by stage. Every place may be a path or an s3:// URI; `llava COMMAND --help` says more.",
     )
 
     @app.callback()
-    def root() -> None:
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and exit", callback=_show_version, is_eager=True)
+        ] = False,
+    ) -> None:
         """Keeps Typer from making a single command the whole program."""
 
     for name, summary in SUMMARIES.items():
@@ -65,8 +74,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exits 0, or 2 with a message for what the user can put right; other errors keep their traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     yield_idle_cores()
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    # A shell that completes a line gives it in the environment.
+    words = arguments or _words_to_complete(os.environ)
+    wanted = next((argument for argument in words if not argument.startswith("-")), None)
     raise SystemExit(run_app(make_app(wanted), arguments, "llava"))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        commit = revision()
+        typer.echo(f"llava {llava.__version__}{f' ({commit})' if commit else ''}")
+        raise typer.Exit
+
+
+def _words_to_complete(environment: Mapping[str, str]) -> list[str]:
+    """The words behind the program's name of a line that a shell has us complete."""
+    return (environment.get("_TYPER_COMPLETE_ARGS") or environment.get("COMP_WORDS") or "").split()[1:]
 
 
 def _load(name: str) -> typer.Typer:

@@ -14,16 +14,12 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.markup import escape
 
-from llava import storage
 from llava.errors import SettingsError
+from llava.stages.calling import SUFFIX, call
 from llava.stages.fields import choices, default_of, scalar_type
-from llava.stages.finite import finite_metrics
-from llava.stages.preflight.check import require_sound
 from llava.stages.stage import Stage, StageSettings, output_form
 from llava.validation import validate
 from llava.written_numbers import readable
-
-_SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}
 
 
 def stage_command(stage: Stage, app: typer.Typer) -> None:
@@ -44,7 +40,7 @@ def stage_command(stage: Stage, app: typer.Typer) -> None:
             _option(
                 name,
                 str,
-                f"{info.description or ''} [default: OUT/{name}{_SUFFIX[output_form(info)]}]",
+                f"{info.description or ''} [default: OUT/{name}{SUFFIX[output_form(info)]}]",
                 "Outputs (paths or URIs)",
             )
             for name, info in stage.outputs.model_fields.items()
@@ -113,37 +109,13 @@ def run_stage(stage: Stage, values: dict[str, Any]) -> None:
     Raises:
         UserError: a flag is wrong, or whatever the stage found.
     """
-    given = {name: value for name, value in values.items() if value is not None}
-    settings = validate(
-        stage.settings, {k: v for k, v in given.items() if k in stage.settings.model_fields}, f"llava {stage.name}"
-    )
-    inputs = validate(
-        stage.inputs, {k: v for k, v in given.items() if k in stage.inputs.model_fields}, f"llava {stage.name}"
-    )
-    places = {}
-    for name, info in stage.outputs.model_fields.items():
-        if name in given:
-            places[name] = given[name]
-        elif "out" in given:
-            places[name] = storage.join(given["out"], name + _SUFFIX[output_form(info)])
-        else:
-            raise SettingsError(
-                f"llava {stage.name}: nowhere to write {name!r}; give --out, or --{name.replace('_', '-')}"
-            )
-    outputs = validate(stage.outputs, places, f"llava {stage.name}")
-    require_sound(stage.name, settings, inputs.model_dump(), places)
-
     start = time.monotonic()
-    result = stage.run(settings, inputs, outputs)
+    called = call(stage, values)
     seconds = time.monotonic() - start
-    metrics = finite_metrics(stage.name, result.metrics)
-    for name, info in stage.outputs.model_fields.items():
-        if output_form(info) == "metrics":
-            storage.write_json(places[name], metrics)
     typer.echo(f"{stage.name}: done in {seconds:.0f} s")
-    for metric, value in sorted(metrics.items()):
+    for metric, value in sorted(called.metrics.items()):
         typer.echo(f"  {metric:<28} {readable(value)}")
-    for name, place in places.items():
+    for name, place in called.places.items():
         typer.echo(f"  {name:<28} {place}")
 
 

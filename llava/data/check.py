@@ -29,8 +29,22 @@ Depth = Literal["header", "full"]
 Progress = Callable[[str, int, int], None]
 A = TypeVar("A")
 B = TypeVar("B")
-_Looked = tuple[tuple[int, int, int] | RowError, bool]
 _ROLE_MARKER = re.compile(r"\b(USER|ASSISTANT|Human|Assistant):|\[/?INST\]|<\|im_(start|end)\|>|^###", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What was found of a chunk of rows: a few bytes a row, because a process may hold those of a million.
+
+    Attributes:
+        facts_N3: int32, tokens, supervised tokens and images of each row; nothing of the unusable ones.
+        faults: place in the chunk -> why that row is unusable, in order.
+        marked: usable rows whose text has role markers.
+    """
+
+    facts_N3: npt.NDArray[np.int32]
+    faults: dict[int, RowError]
+    marked: int
 
 
 @dataclass
@@ -113,40 +127,37 @@ def check_rows(
     )
     starts = range(0, len(file.records), FACTS_CHUNK)
 
-    def look_at(start: int) -> list[_Looked]:
+    def look_at(start: int) -> _Looked:
         return _look_at_rows(
             file.records[start : start + FACTS_CHUNK], bad_images, encoder, preprocessor, sizes, file.uri
         )
 
-    def look_at_mine(note: Callable[[int, int], None]) -> list[list[_Looked]]:
+    def look_at_mine(note: Callable[[int, int], None]) -> list[_Looked]:
         own = starts[workers.rank :: workers.world_size]
-        found: list[list[_Looked]] = []
+        found: list[_Looked] = []
         rows = 0
         total = sum(min(FACTS_CHUNK, len(file.records) - start) for start in own)
         note(0, total)  # a rate is counted from here
         with ThreadPoolExecutor(threads, thread_name_prefix="llava-check") as pool:
             for _, future in _bounded(pool, look_at, own, threads * 2):
                 found.append(future.result())
-                rows += len(found[-1])
+                rows += len(found[-1].facts_N3)
                 note(rows, total)
         return found
 
     parts = workers.each("checking rows", look_at_mine, shown("rows"))
-    facts: list[tuple[int, int, int]] = []
+    facts = [np.zeros((0, 3), np.int32)]
     for chunk, start in enumerate(starts):
         part = parts[chunk % workers.world_size][chunk // workers.world_size]
-        for position, (row, marked) in enumerate(part, start=start):
-            if isinstance(row, RowError):
-                result.problems.append(row)
-                continue
-            result.good.append(position)
-            facts.append(row)
-            if encoder is not None and encoder.max_length == row[0]:
-                result.notes["as-long-as-max-length"] += 1
-            if marked:
-                result.notes["role-marker-in-text"] += 1
+        sound_N = np.ones(len(part.facts_N3), dtype=bool)
+        sound_N[list(part.faults)] = False
+        result.problems += part.faults.values()
+        result.good += (start + np.flatnonzero(sound_N)).tolist()
+        facts.append(part.facts_N3[sound_N])
+        cut = int((facts[-1][:, 0] == encoder.max_length).sum()) if encoder is not None and encoder.max_length else 0
+        result.notes += Counter({"as-long-as-max-length": cut, "role-marker-in-text": part.marked})  # drops zeros
     result.problems = [file.placed(problem) for problem in result.problems]
-    result.facts = RowFacts(*np.array(facts, dtype=np.int32).reshape(-1, 3).T)
+    result.facts = RowFacts(*np.ascontiguousarray(np.concatenate(facts).T))
     return result
 
 
@@ -180,17 +191,21 @@ def _look_at_rows(
     preprocessor: Preprocessor | None,
     sizes: Mapping[str, Size],
     file: str,
-) -> list[_Looked]:
-    """Of each row its facts (zero without an encoder) or its fault, and whether its text has role markers."""
+) -> _Looked:
     faults = [_fault_of_images(record, bad_images, file) for record in records]
     sound = [record for record, fault in zip(records, faults, strict=True) if fault is None]
     facts: Iterator[tuple[int, int, int] | RowError] = iter([(0, 0, 0)] * len(sound))
     if encoder is not None and preprocessor is not None:
         facts = iter(facts_of(sound, encoder, preprocessor, sizes, file))
-    return [
-        (fault if fault is not None else next(facts), any(_ROLE_MARKER.search(turn.text) for turn in record.turns))
-        for record, fault in zip(records, faults, strict=True)
-    ]
+    facts_N3, unusable, marked = np.zeros((len(records), 3), np.int32), {}, 0
+    for row, (record, fault) in enumerate(zip(records, faults, strict=True)):
+        found = fault if fault is not None else next(facts)
+        if isinstance(found, RowError):
+            unusable[row] = found
+            continue
+        facts_N3[row] = found
+        marked += any(_ROLE_MARKER.search(turn.text) for turn in record.turns)
+    return _Looked(facts_N3, unusable, marked)
 
 
 def _decoded_size(images: ImageSource) -> Callable[[str], Size]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,19 +59,14 @@ class RecordList(Sequence[Record]):
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        parts: list[bytes] = []
-        ends: list[int] = []
-        end = 0
+        block, ends = bytearray(), array("q", [0])
         for record in records:
             turns = [[turn.role, turn.text] for turn in record.turns]
-            part = json.dumps([record.id, record.images, turns, record.index], ensure_ascii=False).encode(
-                "utf-8", "surrogatepass"
-            )
-            end += len(part)
-            parts.append(part)
-            ends.append(end)
-        self._block = b"".join(parts)
-        self._bounds_R = np.array([0, *ends], dtype=np.int64)
+            row = json.dumps([record.id, record.images, turns, record.index], ensure_ascii=False)
+            block += row.encode("utf-8", "surrogatepass")
+            ends.append(len(block))
+        self._block = block
+        self._bounds_R = np.frombuffer(ends, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._bounds_R) - 1

@@ -145,7 +145,8 @@ def _history(report: Report, comparison: Comparison) -> None:
             title: [(step, getattr(value, name)) for step, value in steps_and_figures if value]
             for title, name in ((headline, "value"), ("from", "low"), ("to", "high"))
         }
-        report.line_chart(f"{key} over checkpoints", lines, x=axis, y=headline)
+        if lines[headline]:  # a benchmark that a judge has not scored yet has no line
+            report.line_chart(f"{key} over checkpoints", lines, x=axis, y=headline)
 
 
 def _numbers(labels: Sequence[str]) -> list[float]:

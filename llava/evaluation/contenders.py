@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from llava import storage
 from llava.config import Recipe
-from llava.errors import SettingsError
 from llava.evaluation.engines.base import Engine
 from llava.evaluation.engines.endpoint import Endpoint
 from llava.evaluation.engines.own import OwnEngine, mean_colour
 from llava.evaluation.identity import identity_of
 from llava.evaluation.predictions import fingerprint
 from llava.manifest import read_manifest
+from llava.model.answering import Dtype, load_processor, placement
 from llava.validation import validate
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def contenders(lineup: Lineup, rank: int = 0) -> Iterator[Contender]:
 
     logging.disable_progress_bar()  # the stage shows its own line
     place = resolve(lineup.model, "model")  # once: a remote model is fetched by it
-    processor = _processor(place, lineup.model)
+    processor = load_processor(place, lineup.model)
     identity = identity_of(place, "model")
     engine = _engine(lineup, place, processor, rank)
     yield Contender("finetuned", "fine-tuned", lineup.model, identity, engine)
@@ -96,45 +94,6 @@ def contenders(lineup: Lineup, rank: int = 0) -> Iterator[Contender]:
     if lineup.projector:
         del engine  # the next one needs its memory
         yield _stage1(lineup, lineup.projector, processor.chat_template, rank)
-
-
-def load_answering(uri: str) -> tuple[Any, Any]:
-    """A trained model and its processor, on the GPU in half precision where there is one.
-
-    Raises:
-        SettingsError: no LLaVA there, or no processor with a chat template.
-    """
-    from transformers.utils import logging
-
-    from llava.model.saving import load_model
-    from llava.model.sources import resolve
-
-    logging.disable_progress_bar()
-    place = resolve(uri, "model")
-    processor = _processor(place, uri)
-    device, dtype = placement("auto")
-    return load_model(place, dtype=dtype, device=device), processor
-
-
-def placement(dtype: Dtype, rank: int = 0) -> tuple[str, Any]:
-    """Device and type to answer on; `auto`: bfloat16 on a GPU, float32 on a CPU."""
-    import torch
-
-    on_gpu = torch.cuda.is_available()
-    chosen = dtype if dtype != "auto" else "bfloat16" if on_gpu else "float32"
-    return (f"cuda:{rank % torch.cuda.device_count()}" if on_gpu else "cpu"), getattr(torch, chosen)
-
-
-def _processor(place: str, uri: str) -> Any:
-    from transformers import AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"model: {uri}: its processor cannot be read: {error}") from error
-    if not getattr(processor, "chat_template", None):
-        raise SettingsError(f"model: {uri}: its processor has no chat template, so nobody knows how it is to be asked")
-    return processor
 
 
 def _engine(lineup: Lineup, place: str, processor: Any, rank: int) -> Engine:

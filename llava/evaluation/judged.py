@@ -64,6 +64,6 @@ class Judged(Benchmark):
 
     def notes(self) -> list[str]:
         return [
-            f"Answers to {self.name} are scored by a judge: `llava evaluate judge`. The published figures are those of "
+            f"Answers to {self.name} are scored by a judge (llava evaluate judge). The published figures are those of "
             f"{self.published_judge}; another judge gives others."
         ]

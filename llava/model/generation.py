@@ -1,4 +1,4 @@
-"""Greedy answers in batches: the same tokens as one request at a time, only sooner.
+"""Answers in batches, greedy unless a request asks for sampling: the same tokens as one at a time, only sooner.
 
 Prompts are padded on the left, positions count real tokens only, and the key/value cache is on (the model's own flag is
 off, because it is trained with packs). Requests of like length share a batch; rows that have ended
@@ -12,28 +12,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
 
 from llava.model.answer_cache import roomy
 from llava.model.features import image_features, tiles_of
+from llava.model.sampling import Drawing, Sampling
 from llava.model.stopping import Unfolding, end_tokens, turn_end
 
 COMPACT_BELOW = 0.75  # ended rows leave the batch when this share of it is still being answered
 
 Stream = Callable[[int, str], None]
 
-__all__ = ["GenerationRequest", "generate", "generate_batches", "turn_end"]
+
+class Ended(Protocol):
+    """Is told that an answer has ended: its request's index, its length in tokens, and whether it was cut."""
+
+    def __call__(self, index: int, tokens: int, *, cut: bool) -> None: ...
+
+
+__all__ = ["Ended", "GenerationRequest", "Sampling", "generate", "generate_batches", "turn_end"]
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A prompt that ends where the answer starts, with one `<image>` for each of `images`, in their order."""
+    """A prompt that ends where the answer starts, with one `<image>` for each of `images`, in their order.
+
+    Attributes:
+        max_new_tokens: where this answer is cut, if earlier than the call's.
+        stop: texts that end this answer, beside the call's.
+        sampling: how its tokens are drawn; None: greedily.
+    """
 
     prompt: str
     images: Sequence[Image.Image] = ()
+    max_new_tokens: int | None = None
+    stop: Sequence[str] = ()
+    sampling: Sampling | None = None
 
 
 @dataclass
@@ -42,6 +59,8 @@ class _Row:
 
     index: int
     text: Unfolding
+    longest: int
+    drawing: Drawing | None
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 
@@ -55,8 +74,9 @@ def generate(
     max_new_tokens: int = 128,
     stop: Sequence[str] | None = None,
     stream: Stream | None = None,
+    ended: Ended | None = None,
 ) -> list[str]:
-    """Answer requests greedily.
+    """Answer requests.
 
     Args:
         model: a LLaVA or LLaVA-NeXT, in memory or just loaded; its mode is put back afterwards.
@@ -66,6 +86,7 @@ def generate(
         max_new_tokens: where an answer is cut.
         stop: texts that end an answer; default: what the processor's chat template writes behind one.
         stream: called with (index of the request, new text) as text becomes certain.
+        ended: called when an answer has ended.
 
     Returns:
         The answers in the order of the requests, stripped, without the end.
@@ -75,7 +96,14 @@ def generate(
     """
     answers = [""] * len(requests)
     batches = generate_batches(
-        model, processor, requests, batch_size=batch_size, max_new_tokens=max_new_tokens, stop=stop, stream=stream
+        model,
+        processor,
+        requests,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        stream=stream,
+        ended=ended,
     )
     for batch in batches:
         for index, answer in batch.items():
@@ -92,6 +120,7 @@ def generate_batches(
     max_new_tokens: int = 128,
     stop: Sequence[str] | None = None,
     stream: Stream | None = None,
+    ended: Ended | None = None,
 ) -> Iterator[dict[int, str]]:
     """As `generate`, but yields each batch's answers, by index of the request, as soon as it is done."""
     for index, request in enumerate(requests):
@@ -108,7 +137,7 @@ def generate_batches(
     try:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            yield _answer(model, processor, {i: requests[i] for i in chosen}, max_new_tokens, stop, stream)
+            yield _answer(model, processor, {i: requests[i] for i in chosen}, max_new_tokens, stop, stream, ended)
     finally:
         model.train(was_training)
 
@@ -121,6 +150,7 @@ def _answer(
     max_new_tokens: int,
     stop: Sequence[str],
     stream: Stream | None,
+    ended: Ended | None,
 ) -> dict[int, str]:
     from transformers import DynamicCache
 
@@ -128,11 +158,20 @@ def _answer(
     embeddings_BTD, mask_BS = _prompts(model, processor, list(requests.values()))
     position_BT = (mask_BS.cumsum(1) - 1).clamp(min=0)
     ends = end_tokens(model, processor)
-    rows = [_Row(index, Unfolding(processor.tokenizer, stop)) for index in requests]
+    rows = [
+        _Row(
+            index,
+            Unfolding(processor.tokenizer, [*stop, *request.stop]),
+            min(max_new_tokens, request.max_new_tokens or max_new_tokens),
+            Drawing(request.sampling) if request.sampling else None,
+        )
+        for index, request in requests.items()
+    ]
     answers: dict[int, str] = {}
     cache = DynamicCache(config=model.model.language_model.config)
     roomy(cache, embeddings_BTD.shape[1] + max_new_tokens)
-    unread = stream is None and not any(stop)  # nothing depends on the text before an answer is whole
+    stops = any(stop) or any(request.stop for request in requests.values())
+    unread = stream is None and not stops  # nothing depends on the text before an answer is whole
     inputs: dict[str, Any] = {"inputs_embeds": embeddings_BTD}
     for step in range(max_new_tokens):
         hidden_BTD = model.model.language_model(
@@ -141,19 +180,23 @@ def _answer(
         logits_BV = model.lm_head(hidden_BTD[:, -1])
         chosen = logits_BV.argmax(-1).tolist()
         going = 0
-        for row, token in zip(rows, chosen, strict=True):
+        for number, (row, token) in enumerate(zip(rows, chosen, strict=True)):
             if row.ended:  # it stays a while, because to take it out copies the cache of all others
                 continue
-            ended = token in ends
-            if not ended:
+            if row.drawing is not None:
+                token = row.drawing.next(logits_BV[number])
+            whole = token in ends
+            if not whole:
                 row.tokens.append(token)
-            last = ended or step == max_new_tokens - 1
+            last = whole or step == row.longest - 1
             piece = "" if unread and not last else row.text.extend(row.tokens, last=last)
             if stream is not None and piece:
                 stream(row.index, piece)
             if last or row.text.stopped:
                 answers[row.index] = row.text.shown.strip()
                 row.ended = True
+                if ended is not None:
+                    ended(row.index, len(row.tokens), cut=not whole and not row.text.stopped)
             else:
                 going += 1
         if not going:

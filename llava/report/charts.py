@@ -64,7 +64,7 @@ def line_chart(
         return top + plot_h - (scale(value) - y_low) / (y_high - y_low) * plot_h
 
     parts = [_y_axis(y_ticks, at_y, left, WIDTH - right, y, top + plot_h / 2)]
-    parts += [_text(at_x(tick), height - bottom + 18, readable(tick), "tick", "middle") for tick in x_ticks]
+    parts += [_x_tick(at_x(tick), height - bottom + 18, tick) for tick in x_ticks]
     parts.append(_text(left + plot_w / 2, height - 8, x, "axis", "middle"))
     for index, (name, points) in enumerate(lines.items()):
         colour = f"var(--c{index % COLOURS})"
@@ -104,7 +104,7 @@ def bar_chart(bars: Sequence[Bar], *, y: str) -> Markup:
     parts: list[Markup] = []
     for tick in x_ticks:
         parts.append(_rule(at(tick), top, at(tick), height - bottom, "zero" if tick == 0 else "grid"))
-        parts.append(_text(at(tick), height - bottom + 18, readable(tick), "tick", "middle"))
+        parts.append(_x_tick(at(tick), height - bottom + 18, tick))
     parts.append(_text(left + plot_w / 2, height - 8, y, "axis", "middle"))
     row = float(top)
     for label in labels:
@@ -144,7 +144,7 @@ def histogram(values: Sequence[float | None], *, x: str, height: int = 220) -> M
 
     parts = [_y_axis(y_ticks, at_y, left, WIDTH - right, "count", top + plot_h / 2)]
     x_ticks = [tick for tick in ticks(edges[0], edges[-1], 7) if edges[0] <= tick <= edges[-1]]
-    parts += [_text(at_x(tick), height - bottom + 18, readable(tick), "tick", "middle") for tick in x_ticks]
+    parts += [_x_tick(at_x(tick), height - bottom + 18, tick) for tick in x_ticks]
     for index, count in enumerate(counts):
         a, b = at_x(edges[index]), at_x(edges[index + 1])
         tip = f"{readable(edges[index])} to {readable(edges[index + 1])}: {readable(count)}"
@@ -239,6 +239,13 @@ def _rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 def _text(x: float, y: float, text: str, kind: str, anchor: str, *, limit: int = 200) -> Markup:
     short = text if len(text) <= limit else text[: limit - 1] + "…"
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(kind, x, y, anchor, short)
+
+
+def _x_tick(x: float, y: float, value: float) -> Markup:
+    """A number under the axis, pushed inwards where it would leave the frame."""
+    text = readable(value)
+    outside = x + 4 * len(text) > WIDTH
+    return _text(WIDTH if outside else x, y, text, "tick", "end" if outside else "middle")
 
 
 def _legend(names: Sequence[str]) -> Markup:

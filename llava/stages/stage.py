@@ -15,6 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from llava.errors import SettingsError
+
 STAGE_MODULES = {
     "expand": "llava.stages.expand",
     "pretrain": "llava.stages.pretrain",
@@ -94,6 +96,17 @@ class Stage:
     inputs: type[StageInputs]
     outputs: type[StageOutputs]
     run: Callable[[Any, Any, Any], StageResult]
+
+
+def named_stage(name: str) -> Stage:
+    """As `load_stage`, for a name that a person wrote.
+
+    Raises:
+        SettingsError: there is no such stage.
+    """
+    if name not in STAGE_MODULES:
+        raise SettingsError(f"stage: found {name!r}; expected one of {', '.join(STAGE_MODULES)}")
+    return load_stage(name)
 
 
 def load_stage(name: str) -> Stage:

@@ -89,7 +89,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     if not is_remote(uri):
         data = _local(uri, lambda path: local_files.read(path, start, length))
     else:
-        data = s3.read_range(uri, start, length)
+        data = bytes(s3.read_range(uri, start, length))
     if len(data) != length:
         raise StorageError(f"{uri}: ends before byte {start + length}: got {len(data)} of {length} bytes from {start}")
     return data

@@ -42,13 +42,14 @@ class Bulk:
 
     def read(self, bucket: str, key: str) -> bytes:
         """Whole content, compared with its entity tag where that is an MD5."""
-        data, _, tag = self._get(bucket, key, {})
+        view, _, tag = self._get(bucket, key, {})
+        data = bytes(view)
         if is_md5(tag) and judge(self._endpoint, bucket, tag, md5_of(data)) in (Verdict.SUSPECT, Verdict.DAMAGED):
             raise Unsuited("other bytes than the entity tag says")
         return data
 
-    def read_range(self, bucket: str, key: str, start: int, length: int, tag: str | None = None) -> bytes:
-        """At most `length` bytes from `start`, of the object that still has `tag`."""
+    def read_range(self, bucket: str, key: str, start: int, length: int, tag: str | None = None) -> memoryview:
+        """At most `length` bytes from `start`, of the object that still has `tag`; not copied."""
         options: GetOptions = {"range": (start, start + length)}
         if tag:
             options["if_match"] = tag
@@ -56,9 +57,10 @@ class Bulk:
 
     def read_start(self, bucket: str, key: str, length: int) -> tuple[bytes, int]:
         """At most the first `length` bytes, and the size of the whole object."""
-        return self._get(bucket, key, {"range": (0, length)})[:2]
+        view, size, _ = self._get(bucket, key, {"range": (0, length)})
+        return bytes(view), size
 
-    def _get(self, bucket: str, key: str, options: GetOptions) -> tuple[bytes, int, str | None]:
+    def _get(self, bucket: str, key: str, options: GetOptions) -> tuple[memoryview, int, str | None]:
         import obstore
         from obstore.exceptions import BaseError
 
@@ -68,7 +70,7 @@ class Bulk:
             raise Unsuited("this store answers ranges with 200")
         try:
             result = obstore.get(self._store_of(bucket), key, options=options)
-            return bytes(result.bytes()), int(result.meta["size"]), result.meta["e_tag"]
+            return memoryview(result.bytes()), int(result.meta["size"]), result.meta["e_tag"]
         except (BaseError, OSError, ValueError) as error:
             if "NotPartial" in str(error):
                 _cuts_ranges[self._endpoint] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
@@ -14,14 +15,15 @@ from llava.retrying import Pauses
 from llava.storage.bulk import Bulk, Unsuited
 from llava.storage.clients import TooManyRequests, bulk_of, client_of
 from llava.storage.integrity import Damaged
-from llava.storage.watch import Clock, TooSlow, deadline_s, moved, watched
+from llava.storage.watch import SLOWEST, Clock, TooSlow, deadline_s, moved, watched
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 T = TypeVar("T")
 
-_PIECE = 64 << 10  # four seconds of the slowest link that is waited for
+_LARGEST_PIECE = 256 << 10
+_QUICK_S = 0.05  # a piece that came in less is followed by one twice as large
 _PAUSES = Pauses(first=0.5, longest=10.0, spread=0.5)
 
 
@@ -49,16 +51,22 @@ def client() -> S3Client:
 
 
 def body_of(stream: Any, length: int | None = None) -> bytes:
-    """A body, or its first bytes; each piece of it counts for the clock."""
+    """A body, or its first bytes; each piece of it counts for the clock.
+
+    A piece counts when it is there as a whole, so a slow link gets small ones: what comes in a second at the slowest
+    rate worth waiting for, and only from a quick one more at a time.
+    """
     pieces: list[bytes] = []
-    wanted = length
+    wanted, size = length, SLOWEST
     while wanted is None or wanted > 0:
-        piece = stream.read(_PIECE if wanted is None else min(_PIECE, wanted))
+        began = time.monotonic()
+        piece = stream.read(size if wanted is None else min(size, wanted))
         if not piece:
             break
         moved(len(piece))
         pieces.append(piece)
         wanted = None if wanted is None else wanted - len(piece)
+        size = min(2 * size, _LARGEST_PIECE) if time.monotonic() - began < _QUICK_S else SLOWEST
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -21,7 +21,7 @@ from llava.errors import StorageError
 from llava.storage import integrity, s3
 from llava.storage.integrity import Verdict
 
-PART_BYTES = 16 << 20
+PART_BYTES = 8 << 20  # 16 of them under way: the hash of a file, which goes from its start, is not far behind
 THREADS = 16
 HASHES_AT_ONCE = 4
 FILES_AT_ONCE = 256  # open at once: a process may have 1,024 files
@@ -111,10 +111,9 @@ def _fetch_together(wanted: Sequence[Wanted], told: Callable[[int], None]) -> No
 
 
 def _fetch_part(item: Wanted, file: int, start: int, length: int) -> None:
-    data = s3.read_range(item.uri, start, length, item.tag)
-    if len(data) != length:
+    view = memoryview(s3.read_range(item.uri, start, length, item.tag))
+    if len(view) != length:
         raise StorageError(f"{item.uri}: ends before byte {start + length}; {item.size} bytes were listed")
-    view = memoryview(data)
     while view:  # a write may be cut short by a signal or a full disk
         written = os.pwrite(file, view, start + length - len(view))
         view = view[written:]

@@ -50,8 +50,8 @@ def believe_no_tags(uri: str) -> None:
     tags_are_something_else(client().meta.endpoint_url, split(uri)[0])
 
 
-def read_range(uri: str, start: int, length: int, tag: str | None = None) -> bytes:
-    """At most `length` bytes from byte `start`; exact even where a server ignores ranges and sends the whole object.
+def read_range(uri: str, start: int, length: int, tag: str | None = None) -> memoryview:
+    """At most `length` bytes from byte `start`, not copied; exact even where a server ignores ranges.
 
     Args:
         tag: only of the object that still has it; raises where another one stands there now.
@@ -59,7 +59,7 @@ def read_range(uri: str, start: int, length: int, tag: str | None = None) -> byt
     bucket, key = split(uri)
     return call(
         uri,
-        lambda: _get_range(bucket, key, start, length, tag)[0],
+        lambda: memoryview(_get_range(bucket, key, start, length, tag)[0]),
         lambda bulk: bulk.read_range(bucket, key, start, length, tag),
     )
 

@@ -59,7 +59,10 @@ class Job(BaseModel):
 
 
 class StepRecord(BaseModel):
-    """One optimiser step, as the report and a resumed run need it. Seconds are wall-clock, tokens count all ranks."""
+    """One optimiser step, as the report and a resumed run need it. Seconds are wall-clock, tokens count all ranks.
+
+    In a very long run old steps are merged (`llava.training.history`): then `steps` of them, `step` one of these.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,6 +75,7 @@ class StepRecord(BaseModel):
     seconds: float | None = None
     data_wait_seconds: float | None = None
     spike: bool = False
+    steps: int = 1
 
 
 class Validation(BaseModel):

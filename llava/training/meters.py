@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from llava.errors import DataError
+from llava.training.history import remember
 from llava.training.job import StepRecord
 
 SPIKE_WINDOW = 50
@@ -110,7 +111,7 @@ class Meter:
                 data_wait_seconds=p.data_wait,
                 spike=self._is_spike(loss),
             )
-            self.history.append(record)
+            remember(self.history, record)
             records.append(record)
         return records
 

@@ -67,18 +67,20 @@ class Throughput:
 
     def summary(self, history: list[StepRecord]) -> dict[str, float]:
         """Figures of the whole run, for metrics and manifest. The first tenth of the steps is warm-up and left out."""
-        timed = [record for record in history[len(history) // 10 :] if record.seconds]
+        warm = history[-1].step // 10 if history else 0
+        timed = [record for record in history if record.seconds and record.step > warm]
+        steps = sum(record.steps for record in timed)
         seconds = sum(record.seconds or 0.0 for record in timed)
         numbers = {
             "final_loss": _mean([record.loss for record in history[-max(1, min(10, len(history) // 10)) :]]),
             "tokens": float(sum(record.tokens for record in history)),
-            "padding_share": _mean([record.padding for record in history]),
+            "padding_share": _mean([record.padding for record in history for _ in range(record.steps)]),
             "loss_spikes": float(sum(record.spike for record in history)),
         }
         if seconds:
-            speed = sum(self.step_flops(record.step) for record in timed) / seconds
+            speed = sum(record.steps * self.step_flops(record.step) for record in timed) / seconds
             numbers["tokens_per_second"] = sum(record.tokens for record in timed) / seconds
-            numbers["step_seconds"] = seconds / len(timed)
+            numbers["step_seconds"] = seconds / steps
             numbers["data_wait_share"] = sum(record.data_wait_seconds or 0.0 for record in timed) / seconds
             numbers["model_tflops_per_second"] = speed / 1e12
             if self.peak:

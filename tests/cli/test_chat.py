@@ -84,6 +84,9 @@ def test_the_model_may_lie_in_an_object_store_and_text_alone_is_fine(
         (["--model", "/no/such/place", "hello"], "expected a directory with a config.json"),
         (["--model", "MODEL", "--image", "/no/picture.jpg", "hello"], "/no/picture.jpg"),
         (["--model", "MODEL", "what is <image>?"], "question: found <image> in it"),
+        (["--model", "MODEL", "--image", "/", "hello"], "image: / is a folder"),
+        (["--model", "MODEL", "--image", __file__, "hello"], "test_chat.py"),
+        (["--model", "MODEL", "--temperature", "3", "hello"], "--temperature"),
     ],
 )
 def test_what_cannot_be_asked_is_said_without_a_traceback(
@@ -104,9 +107,38 @@ def test_an_answer_appears_piece_by_piece(
     written: list[str] = []
     monkeypatch.setattr(sys.stdout, "write", lambda text: written.append(text) or len(text))
     conversation = Conversation.open(str(hub_model.model), 12)
-    conversation.show(picture_of(tiny_world))
+    conversation.show([picture_of(tiny_world)])
     answer = conversation.ask("What is it?")
     assert "".join(written).strip() == answer and len(written) > 3
     with pytest.raises(UserError):
         conversation.ask("<image>")
     assert [message["role"] for message in conversation.messages] == ["user", "assistant"]
+
+
+@pytest.mark.slow
+def test_what_was_said_can_be_seen_asked_again_and_edited(hub_model: HubModel, tiny_world: TinyWorld) -> None:
+    image = picture_of(tiny_world)
+    command = [str(Path(sys.executable).parent / "llava"), "chat", "--model", str(hub_model.model), "--image", image]
+    said = "/retry\nWhere is it?\n/retry\n/edit What is it?\n/history\n/help\n/image\n"
+    done = subprocess.run(
+        [*command, "--max-new-tokens", "8"], input=said, capture_output=True, text=True, timeout=300, check=True
+    )
+    [where] = expected(hub_model.model, image, ["Where is it?"], 8)
+    [what] = expected(hub_model.model, image, ["What is it?"], 8)
+    answers = [line.strip() for line in done.stdout.splitlines()]
+    assert answers == [where, where, what, "user: What is it?", f"assistant: {what}".strip()]
+    assert "nothing was asked yet" in done.stderr and "/edit TEXT" in done.stderr and "expected a file" in done.stderr
+
+
+def test_several_images_and_a_seed(
+    hub_model: HubModel, tiny_world: TinyWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [argument for number in (0, 1) for argument in ("--image", picture_of(tiny_world, number))]
+    answers = []
+    for seed in ("1", "1", "2", "3"):
+        options = ["--temperature", "1.5", "--seed", seed, "--max-new-tokens", "12"]
+        with pytest.raises(SystemExit) as ended:
+            main(["chat", "--model", str(hub_model.model), *images, *options, "Compare them."])
+        assert ended.value.code == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] and len({*answers}) == 3

@@ -201,3 +201,16 @@ def test_an_empty_answer_is_wrong_everywhere(profile: Profile) -> None:
         "captions",
     ):
         assert get_benchmark(name).score(asked, "", profile) == 0.0, name
+
+
+def test_a_letter_alone_is_one_letter() -> None:
+    assert choices.letter_only(" B\n") == "B"
+    assert choices.letter_only("AB") is None and choices.letter_only("b") is None and choices.letter_only("") is None
+    assert choices.stated("A. x", "ABCDE") == "A" and choices.stated("A.", "ABCDE") is None
+
+
+def test_the_text_of_two_options_is_no_answer() -> None:
+    options = {"A": "red", "B": "red", "C": "a red dog"}
+    assert choices.by_text("red", options) is None
+    assert choices.by_text("It is a red dog.", {"A": "cat", "B": "a red dog"}) == "B"
+    assert choices.by_text("cat and dog", {"A": "cat", "B": "dog"}) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from llava.evaluation import statistics
 from llava.evaluation.ratios import Ratios
+from llava.evaluation.statistics import Interval
 
 
 @pytest.mark.parametrize(
@@ -104,12 +107,48 @@ def test_correlated_questions_widen_the_interval_and_an_image_is_worth_one_quest
 
 
 @pytest.mark.parametrize(
-    ("freedom", "quantile"),
-    # Student's t, 97.5 %: any printed table.
-    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (5, 2.5706), (10, 2.2281), (30, 2.0423), (120, 1.9799)],
+    ("freedom", "quantile", "within"),
+    # Student's t, 97.5 %: any printed table. The series is the better the more degrees of freedom there are.
+    [
+        (1, 12.706205, 1e-6),
+        (2, 4.302653, 1e-6),
+        (3, 3.182446, 1.3e-3),
+        (4, 2.776445, 3.5e-4),
+        (5, 2.570582, 1.2e-4),
+        (8, 2.306004, 1.2e-5),
+        (10, 2.228139, 4e-6),
+        (30, 2.042272, 5e-7),
+        (100, 1.983972, 5e-7),
+    ],
 )
-def test_students_t_has_the_tables_values(freedom: int, quantile: float) -> None:
-    assert statistics.student(0.975, freedom) == pytest.approx(quantile, rel=5e-3)
+def test_students_t_has_the_tables_values(freedom: int, quantile: float, within: float) -> None:
+    assert statistics.student(0.975, freedom) == pytest.approx(quantile, rel=within)
+
+
+def test_ten_images_of_two_equal_answers_are_worth_seven_questions() -> None:
+    """By hand: residuals of +-1 a cluster, variance 10 * 10/9 / 20^2 = 1/36, so p (1 - p) / variance = 9 questions,
+    6.756 with Student's t for ten clusters; Wilson's half width at 0.5 is z / (1 + z^2/n) * sqrt(1/4n + z^2/4n^2)."""
+    found = statistics.mean([1.0] * 10 + [0.0] * 10, np.repeat(np.arange(10), 2).tolist())
+    n, z = 9 * (1.959964 / 2.262157) ** 2, 1.959964
+    assert n == pytest.approx(6.75613, abs=1e-4)
+    half = z / (1 + z**2 / n) * math.sqrt(1 / (4 * n) + z**2 / (4 * n**2))
+    assert [found.low, found.high] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-5)
+
+
+def test_a_difference_that_no_sample_denies_has_the_smallest_p_there_is() -> None:
+    better = Ratios.mean([1.0] * 12)
+    found = statistics.difference(better, Ratios.mean([0.0] * 12), range(12), resamples=99)
+    assert found.p == 2 / 100
+    assert statistics.difference(better, better, range(12), resamples=99).p == 1.0
+    with pytest.raises(ValueError, match="12 scores, 11 others and 12 clusters do not pair"):
+        statistics.difference(better, Ratios.mean([0.0] * 11), range(12))
+
+
+def test_nothing_asked_says_nothing() -> None:
+    assert statistics.mean([], []) == Interval(0.0, 0.0, 1.0, 0)
+    assert statistics.bootstrap([], []) == Interval(0.0, 0.0, 0.0, 0)
+    nothing = statistics.difference(Ratios.mean([]), Ratios.mean([]), [])
+    assert (nothing.interval.value, nothing.interval.low, nothing.interval.high, nothing.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_holm_corrects_step_by_step() -> None:

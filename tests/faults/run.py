@@ -109,7 +109,8 @@ def run_trial(bench: Bench, trial: Trial, number: int) -> None:
             end = attempts.run(_command(bench, trial, str(out), plain), UNDISTURBED, out, bench.scratch(), ENVIRONMENT)
             assert end.code == 0, end.said[-3000:]
             expected, asked = world.content(str(out)), len(plain.asked())
-            expected.pop("metric cost")
+            for name in ("cost", "input_tokens", "output_tokens"):
+                expected.pop(f"metric {name}")
             place = bench.folder / f"teacher-{number}"
             server = stack.enter_context(teacher(place, delay=0.05, faults=trial.teacher))
         resume = Resume(bench, trial, expected, asked, server, number)
@@ -189,6 +190,9 @@ class Resume:
         found = world.content(self.out)
         if self.server:  # a reply that was on its way may be billed; never less than the server's own books
             books = sum(line["billed"][0] * 1000 + line["billed"][1] * 10_000 for line in self.server.asked()) / 1e6
+            tokens = sum(sum(line["billed"]) for line in self.server.asked())
+            if sum(float(found.pop(f"metric {name}_tokens")) for name in ("input", "output")) > tokens:
+                self.held[-1].broken.append(f"more tokens than the {tokens} that the server charged")
             if float(found.pop("metric cost")) < books - 1e-6:
                 self.held[-1].broken.append(f"the server charged {books}")
         if wrong := world.differences(self.expected, found):
@@ -212,7 +216,7 @@ def promised(fault: Fault, end: End) -> list[str]:
     found = []
     if end.code != 2 or "Traceback" in end.said:
         found.append(f"ended with {end.code} and a traceback instead of a message")
-    if fault.full and "disk is full" not in end.said and "No space left" not in end.said:
+    if fault.full and not any(word in end.said for word in ("disk is full", "No space left", "GiB are free")):
         found.append("no word of the full disk")
     return found
 

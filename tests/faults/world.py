@@ -22,7 +22,17 @@ OVERRIDES = json.dumps({f"{stage}.{name}": value for stage in STAGES[1:3] for na
 RANKS = {"pretrain": 2, "finetune": 1}
 PRICES = "models: {teacher: {input: 1000, output: 10000}}\n"
 # Beside the artifacts: what tells of the run and not of its result.
-_OWN_STORY = ("manifest.json", "metrics.json", "report.html", "summary.json", ".card.md", ".about.json")
+_OWN_STORY = (
+    "manifest.json",
+    "metrics.json",
+    "report.html",
+    "summary.json",
+    ".card.md",
+    ".about.json",
+    "metrics",
+    "llava-outputs.json",
+    "executor_output.json",
+)
 _FLEETING = ("seconds", "throughput", "per_second", "memory", "resumed_from", "restarts", "hours", "wait")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def mme(folder: Path) -> None:
 
 def mmbench(file: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(parents=True)
         buffer = io.BytesIO()
         Image.effect_noise((24, 16), 60).convert("RGB").save(buffer, "JPEG")
         cells = {"index": "1", "question": "Which?", "hint": "", "A": "red", "B": "blue", "C": "", "D": ""}
@@ -160,3 +161,27 @@ def test_from_the_layout_to_a_number_or_a_file(hub_model: HubModel, tmp_path: Pa
     elif what in ("accuracy", "f1", "perception"):
         assert 0 <= metrics[what] <= 200 and metrics[f"{what}_low"] <= metrics[what] <= metrics[f"{what}_high"]
     assert (out / "report.html").stat().st_size > 5000
+
+
+FOLDERS = {"mme": "MME", "mmbench-cn": "mmbench_cn", "seed": "seed_bench", "llava-bench": "llava-bench-in-the-wild"}
+
+
+def test_the_whole_table_in_one_run(hub_model: HubModel, tmp_path: Path) -> None:
+    """As the folders of `eval.zip` are called: one model load, one report, a cell for each of the twelve."""
+    for name, (make, _) in TWELVE.items():
+        make(tmp_path / "eval" / FOLDERS.get(name, name))
+    out = tmp_path / "out"
+    settings = Settings(benchmark="llava-1.5", questions_uri=str(tmp_path / "eval"), max_new_tokens=4)
+    outputs = Outputs(predictions=f"{out}/predictions", report=f"{out}/report.html", metrics=f"{out}/metrics")
+    metrics = run(settings, Inputs(model=str(hub_model.model), projector=None), outputs).metrics
+    assert metrics["benchmarks"] == 12 and metrics["questions"] == 15 and metrics["questions_left_out"] == 0
+    table = (out / "report.html").read_text().split("<tbody>", 1)[1].split("</tbody>", 1)[0]
+    [ours, _, *published] = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[1:]]
+    made_elsewhere = {"to hand in": 2, "judge": 2}
+    assert {text: ours.count(text) for text in made_elsewhere} == made_elsewhere
+    numbers = [cell for cell in ours[1:] if cell not in made_elsewhere]
+    assert len(numbers) == 8 and all(0 <= float(cell) <= 200 for cell in numbers)
+    assert [row[0] for row in published] == ["LLaVA-1.5 7B (published)", "LLaVA-1.5 13B (published)"]
+    for name, (_, what) in TWELVE.items():
+        if what.startswith("finetuned-"):
+            assert (out / "predictions" / name / what).is_file()

@@ -252,7 +252,9 @@ class Dispatcher:
         reason = f"teacher: {failure}"
         attempt = self._ledger.attempts(request.id) + 1
         entry = Entry(request.id, attempt, "dropped", reason, "", "", request.model, Usage(), 0.0, request.kind)
-        succeeded = self.outcome.replies > 0
+        # What an earlier run was answered shows that endpoint and key were right then: a run that resumes with nothing
+        # but refused requests does not die of the first.
+        succeeded = self.outcome.replies > 0 or len(self._ledger) > 0
         if succeeded and failure.action == "drop":
             await self._journal.write(entry)
             return "dropped"

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from llava import storage
+from llava import local_files, storage
+from llava.errors import StorageError
 from llava.image_token import IMAGE_TOKEN
 
 
@@ -53,7 +54,7 @@ class RowFile:
         target = Path(self._temporary.name) / "rows" if self._temporary else storage.local_path(uri)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target = target
-        self._partial = target.with_name(f".{target.name}.partial")
+        self._partial = target.with_name(f"{local_files.TEMPORARY}{target.name}")
         self._file = self._partial.open("w", encoding="utf-8")
         if not lines:
             self._file.write("[")
@@ -61,9 +62,11 @@ class RowFile:
     def add(self, value: dict[str, Any]) -> None:
         """Append one row."""
         between = "" if self._lines else (",\n" if self.count else "\n")
-        self._file.write(
-            between + json.dumps(value, ensure_ascii=False, allow_nan=False) + ("\n" if self._lines else "")
-        )
+        text = between + json.dumps(value, ensure_ascii=False, allow_nan=False) + ("\n" if self._lines else "")
+        try:
+            self._file.write(text)
+        except OSError as failure:
+            raise self._failed(failure) from failure
         self.count += 1
 
     def __enter__(self) -> RowFile:
@@ -72,15 +75,28 @@ class RowFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file:
+        try:
+            with self._file:
+                if kind is None:
+                    self._file.write("" if self._lines else "\n]\n")
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if kind is None and not self._remote:
+                local_files.put_in_place(self._partial, self._target)
+                local_files.sync_folder(self._target.parent)
+        except OSError as failure:
+            self._clear()
             if kind is None:
-                self._file.write("" if self._lines else "\n]\n")
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                raise self._failed(failure) from failure
+            return  # closing writes what is still buffered; the error that is on its way says more
         if kind is None and self._remote:
             storage.upload(self._partial, self.uri)
-        elif kind is None:
-            os.replace(self._partial, self._target)
+        self._clear()
+
+    def _failed(self, failure: OSError) -> StorageError:
+        return StorageError(f"{self.uri}: {local_files.explain(failure, self._partial)}")
+
+    def _clear(self) -> None:
         self._partial.unlink(missing_ok=True)
         if self._temporary:
             self._temporary.cleanup()

@@ -122,3 +122,39 @@ def test_the_mean_of_outputs_is_of_replies_and_not_of_what_was_billed_for_nothin
     ledger.append([entry("a"), entry("b"), entry("c", "billed"), entry("c", "answered", 2)])
     ledger.append([replace(entry("d"), usage=Usage(10, 0, 0)), replace(entry("e", "billed"), usage=Usage(10, 0, 90))])
     assert ledger.mean_output("detail") == 5
+
+
+def test_before_anything_is_known_tokens_are_guessed_from_bytes(requests: list[Request]) -> None:
+    """At 0.4 tokens a byte for the pace, at a token a byte for the worst case, the answer at its longest."""
+    request, budget = replace(requests[0], max_tokens=50), Budget(PRICE, 0.0, 0.0)
+    size = message_bytes(request.prefix) + len(request.context.encode())
+    assert budget.input_tokens(request) == pytest.approx(0.4 * size)
+    assert budget.worst(request) == size + 1 + 50
+    assert budget.worst(replace(request, max_tokens=None)) == size + 1
+    budget.settle(request, Usage(size // 2, 0, 10))
+    seen = (size // 2) / size
+    assert budget.input_tokens(request) == pytest.approx(seen * size)
+    assert budget.worst(request) == int(seen * 1.1 * size) + 1 + 50
+
+
+def test_a_usage_that_no_server_can_have_measured(requests: list[Request]) -> None:
+    request, budget = replace(requests[0], max_tokens=50), Budget(PRICE, 0.0, 0.0)
+    size = message_bytes(request.prefix) + len(request.context.encode())
+    most, longest = 4 * size + 1000, 4 * 50 + 1000
+    assert not budget.absurd(request, Usage(most, most, longest))
+    assert budget.absurd(request, Usage(most + 1, 0, longest))
+    assert budget.absurd(request, Usage(most, 0, longest + 1))
+    assert budget.absurd(request, Usage(100, 101, 1)), "more was cached than sent"
+    assert not budget.absurd(replace(request, max_tokens=None), Usage(most, 0, 10**9)), "nobody named a longest answer"
+
+
+def test_what_is_released_leaves_nothing_reserved(requests: list[Request]) -> None:
+    budget = Budget(PRICE, 1e9, 0.0)
+    assert budget.reserved == 0 and not budget.in_flight
+    first, second = requests[:2]
+    assert budget.reserve(first) and budget.reserve(second)
+    assert budget.reserved == budget.worst(first) + budget.worst(second) and budget.in_flight
+    budget.release(first)
+    assert budget.reserved == pytest.approx(budget.worst(second)) and budget.in_flight
+    budget.release(second)
+    assert budget.reserved == 0 and not budget.in_flight

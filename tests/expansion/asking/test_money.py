@@ -154,6 +154,24 @@ def test_one_refusal_among_answers_is_that_requests_drop(tmp_path: Path) -> None
     assert len(reasons) == 1 and reasons.pop().startswith("teacher: 403")
 
 
+def test_a_run_that_resumes_with_a_refused_request_does_not_die_of_it(tmp_path: Path) -> None:
+    """A kill may fall between a refusal and the reply that makes it a drop."""
+    work = job(captions(tmp_path / "a", 30))
+    with teacher(tmp_path / "calm") as server:
+        ledger = Ledger(str(tmp_path / "ledger"))
+        settings = TeacherSettings(
+            "openai", server.endpoint, "teacher", limits=Limits(first_pause=0.01, longest_pause=0.05)
+        )
+        first = list(work.requests())[:25]
+        ask_all(iter(first), settings, ledger, unusable=form_check(work.recipe), progress=lambda outcome: None)
+        ledger.close()
+    with teacher(tmp_path / "server", faults={"forbidden": 1.0}) as server:
+        ledger = Ledger(str(tmp_path / "ledger"))
+        outcome = ask(work, server, ledger, tmp_path)
+    assert not outcome.stopped and outcome.failed == 5 and not outcome.dropped, "nobody knows whose fault it was"
+    ledger.close()
+
+
 def test_an_endpoint_that_forbids_everything_stops_at_once_and_drops_nothing(tmp_path: Path) -> None:
     work = job(captions(tmp_path / "a", 50))
     with teacher(tmp_path / "server", faults={"forbidden": 1.0}) as server:

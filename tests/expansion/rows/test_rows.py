@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from llava.data.records import read_records
-from llava.errors import DataError, SettingsError, UserError
+from llava.errors import DataError, SettingsError, StorageError, UserError
 from llava.expansion.rows.mixture import load_mixture, mix
 from llava.expansion.rows.naive import naive_rows
 from llava.expansion.rows.regions import region_rows, written_box
@@ -196,3 +196,19 @@ def test_a_weight_that_no_mixture_can_have_is_refused(weight: str, tmp_path: Pat
     (tmp_path / "mixture.yaml").write_text(f"name: x\nparts: [{{data: generated, weight: {weight}}}]\n")
     with pytest.raises(UserError, match="weight|finite|64 bits"):
         load_mixture(str(tmp_path / "mixture.yaml"))
+
+
+def write_to_a_full_disk(path: Path, rows: int) -> None:
+    """/dev/full refuses every byte, as a full disk does; few rows are refused when the buffer is written at the end."""
+    with open("/dev/full", "w") as full, RowFile(str(path)) as file:
+        file._file.close()
+        file._file = full
+        for number in range(rows):
+            file.add({"id": str(number), "text": "x" * 100})
+
+
+@pytest.mark.parametrize("rows", [1, 10_000])
+def test_a_full_disk_is_said_in_words_and_leaves_no_half_file(rows: int, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the disk is full"):
+        write_to_a_full_disk(tmp_path / "rows.json", rows)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""A trained model answering: from Python, and over HTTP."""
