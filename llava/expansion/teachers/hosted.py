@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2 as httpx  # what the openai package speaks HTTP with
 import openai
 
 from llava.errors import SettingsError
@@ -48,32 +49,51 @@ class HostedTeacher:
         self._endpoint = endpoint
         self._key = key_for(endpoint)
         self._twice = Twice()
-        self._line = self._connect()
-
-    def _connect(self) -> _Line:
-        return _Line(
-            openai.AsyncOpenAI(base_url=self._endpoint or None, api_key=self._key, max_retries=0, timeout=self._timeout)
-        )
+        self._verify = httpx.create_ssl_context()
+        self._idle: list[_Line] = []
+        self._generation = 0
 
     async def ask(self, request: Request) -> Reply:
         """One chat completion.
 
+        A request has a connection to itself until its reply has been looked at. A server that answers twice shifts what
+        comes after it on that connection; in a pool, another request could take the connection, and with it a reply
+        that is not its own, before the first doubled one has been told from a good one.
+
         Raises:
             TeacherFailure: classed by what the server said, and by whether it may charge for it.
         """
-        line = self._line
-        line.in_flight += 1
+        line = self._idle.pop() if self._idle else self._connect()
+        sound = False
         try:
             data, cut = await self._fetch(line.client, request)
+            name = str(data.get("id") or "") if isinstance(data, dict) else ""
+            if not cut and self._twice.seen(name, json.dumps(data, sort_keys=True)):
+                raise TeacherFailure("retry", "the same response came twice", billed=True, suspect=True)
+            sound = not cut
+        except TeacherFailure as failure:
+            sound = bool(failure.status)  # the server's own answer, read to its end
+            raise
         finally:
-            line.in_flight -= 1
-            if line.retired and not line.in_flight:
+            if sound and line.generation == self._generation:
+                self._idle.append(line)
+            else:
                 await line.client.close()
         if cut:
             return Reply(data if isinstance(data, str) else "", "oversized", request.model, oversized=True)
-        if isinstance(data, dict) and self._twice.seen(str(data.get("id") or ""), json.dumps(data, sort_keys=True)):
-            raise TeacherFailure("retry", "the same response came twice", billed=True, suspect=True)
         return read_completion(data, request.model)
+
+    def _connect(self) -> _Line:
+        # One connection: whoever has the client has it alone.
+        one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        client = openai.AsyncOpenAI(
+            base_url=self._endpoint or None,
+            api_key=self._key,
+            max_retries=0,
+            timeout=self._timeout,
+            http_client=openai.DefaultAsyncHttpxClient(limits=one, verify=self._verify, timeout=self._timeout),
+        )
+        return _Line(client, self._generation)
 
     async def _fetch(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Any, bool]:
         """The JSON of the response, or the beginning of its text and True where it is longer than any reply can be."""
@@ -108,23 +128,22 @@ class HostedTeacher:
 
     async def renew(self) -> None:
         """Use new connections from now on; those in use are closed when their replies are in."""
-        old, self._line = self._line, self._connect()
-        old.retired = True
-        if not old.in_flight:
-            await old.client.close()
+        self._generation += 1
+        await self.close()
 
     async def close(self) -> None:
-        """Close connections."""
-        await self._line.client.close()
+        """Close connections that nobody uses."""
+        idle, self._idle = self._idle, []
+        for line in idle:
+            await line.client.close()
 
 
+@dataclass(frozen=True)
 class _Line:
-    """A client, and how many requests are on its connections."""
+    """A client of one connection, and how often connections had been renewed when it was made."""
 
-    def __init__(self, client: openai.AsyncOpenAI) -> None:
-        self.client = client
-        self.in_flight = 0
-        self.retired = False
+    client: openai.AsyncOpenAI
+    generation: int
 
 
 def key_for(endpoint: str, name: str = "OPENAI_API_KEY") -> str:

@@ -46,7 +46,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(
-    work: Job, server: RunningTeacher, ledger: Ledger, tmp_path: Path, *, max_cost: float = 0, timeout: float = 2.0,
+    work: Job, server: RunningTeacher, ledger: Ledger, tmp_path: Path, *, max_cost: float = 0, timeout: float = 20.0,
     judged: Any = None, **limits: Any,
 ) -> Outcome:  # fmt: skip
     prices = tmp_path / "prices.yaml"
