@@ -1,26 +1,33 @@
 """The jinja sources of the templates; `llava/data/templates.py` says what each means, tests hold the two together.
 
-Each is appended to FLATTEN, which turns lists of image and text items into one string by the rule of `set_apart`. A
-message of role `system` at the front replaces SYSTEM_TEXT.
+Each is appended to FLATTEN, which turns texts, and lists of image and text items, into one string by the rule of
+`set_apart`. A message of role `system` at the front replaces SYSTEM_TEXT.
 """
 
 FLATTEN = """\
-{%- set flat = namespace(messages=[], text='') -%}
+{%- set flat = namespace(messages=[], parts=[], text='') -%}
 {%- for message in messages -%}
 {%- set flat.text = '' -%}
 {%- if message['content'] is string -%}
-{%- set flat.text = message['content'] | trim -%}
+{%- set flat.parts = [message['content']] -%}
 {%- else -%}
+{%- set flat.parts = [] -%}
 {%- for item in message['content'] -%}
-{%- set piece = '<image>' if item['type'] == 'image' else item['text'] -%}
+{%- set flat.parts = flat.parts + ['<image>' if item['type'] == 'image' else item['text']] -%}
+{%- endfor -%}
+{%- endif -%}
+{%- for part in flat.parts -%}
+{%- for words in part.split('<image>') -%}
+{%- for piece in ([words] if loop.first else ['<image>', words]) -%}
 {%- if piece -%}
 {%- set apart = flat.text and flat.text[-1] == flat.text[-1] | trim and piece[0] == piece[0] | trim -%}
-{%- set touches = piece[:7] == '<image>' or flat.text[-7:] == '<image>' -%}
+{%- set touches = piece == '<image>' or flat.text[-7:] == '<image>' -%}
 {%- set flat.text = flat.text + ('\\n' if apart and touches else '') + piece -%}
 {%- endif -%}
 {%- endfor -%}
+{%- endfor -%}
+{%- endfor -%}
 {%- set flat.text = flat.text | trim -%}
-{%- endif -%}
 {%- set flat.messages = flat.messages + [dict(role=message['role'], content=flat.text)] -%}
 {%- endfor -%}
 {%- set messages = flat.messages -%}

@@ -85,6 +85,18 @@ def test_ids_equal_the_saved_processors(kind: str, name: str) -> None:
         assert text == "".join(span.text for span in template.render(record.turns))
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_texts_with_an_image_in_them_render_as_training_does(name: str) -> None:
+    """Engines send `"<image>Q"` as one text, or a text item that holds it; LLaVA's own rows are written like this."""
+    processor, _, template = serving("llama", name)
+    tight = conversation(("<image>Q and<image>", "A."), ("<image> R", "B <b>"), (" S\n<image>\n", "C"), images=4)
+    expected = "".join(span.text for span in template.render(tight.turns))
+    roles = {"human": "user", "gpt": "assistant"}
+    for content in (lambda text: text, lambda text: [{"type": "text", "text": text}]):
+        messages = [{"role": roles[turn.role], "content": content(turn.text)} for turn in tight.turns]
+        assert processor.apply_chat_template(messages, tokenize=False) == expected
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_many_at_once_are_one_by_one(kind: str, name: str) -> None:
