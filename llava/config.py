@@ -22,14 +22,21 @@ from llava.validation import Strict, validate
 ROUND_ROWS_TO = 64  # rows of the embedding matrix, as in hub LLaVA
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]
-TemplateName = Literal["plain", "v0", "v1", "llava_llama_2", "mistral_instruct", "chatml", "tokenizer"]
+TemplateName = Literal[
+    "plain", "v0", "v1", "llava_llama_2", "llava_llama_3", "mistral_instruct", "chatml", "qwen3", "tokenizer"
+]
 
 
 class ModelRecipe(Strict):
     """Which parts are joined (vision tower frozen, features from `vision_feature_layer`)."""
 
-    vision_tower: str = Field(description="CLIP vision tower: hub id, directory or s3:// URI of a hub directory")
-    language_model: str = Field(description="Causal language model: hub id, directory or s3:// URI")
+    vision_tower: str = Field(
+        description="Vision tower: CLIP, SigLIP, SigLIP 2 of fixed resolution or DINOv2, as hub id, directory or s3:// "
+        "URI of a hub directory"
+    )
+    language_model: str = Field(
+        description="Causal language model of a supported family: hub id, directory or s3:// URI"
+    )
     architecture: Literal["llava", "llava_next"] = Field(
         "llava", description="llava: one square image; llava_next: AnyRes tiles (LLaVA-NeXT)"
     )
@@ -38,7 +45,7 @@ class ModelRecipe(Strict):
     )
     vision_feature_layer: int = Field(-2, description="Index into the tower's hidden states")
     vision_feature_select_strategy: Literal["default", "full"] = Field(
-        "default", description="default drops the class token, full keeps it"
+        "default", description="default: the patches; full: the class token too, where the tower has one"
     )
     image_grid_pinpoints: list[tuple[int, int]] | None = Field(
         None, description="llava_next only: allowed (height, width) resolutions in pixels"
@@ -68,8 +75,10 @@ class TrainRecipe(Strict):
     """
 
     template: TemplateName = "v1"
-    image_aspect_ratio: Literal["pad", "crop"] = Field(
-        "pad", description="pad: to a square with the tower's mean colour; crop: resize the short side, cut the centre"
+    image_aspect_ratio: Literal["pad", "crop", "resize"] = Field(
+        "pad",
+        description="pad: to a square with the tower's mean colour; crop: resize the short side, cut the centre; "
+        "resize: to the square whatever the shape, as SigLIP was trained",
     )
     device_preprocess: bool = Field(
         False,

@@ -113,3 +113,30 @@ CHATML = (
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 )
+
+LLAMA_3 = (
+    _SYSTEM
+    + """\
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + system + '<|eot_id|>' -}}
+{%- for message in messages -%}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] + '<|eot_id|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}{%- endif -%}
+"""
+)
+
+NO_THOUGHT = "<think>\n\n</think>\n\n"
+
+# `enable_thinking=True` leaves the empty thought out of the prompt, as Qwen's own template does; training never did.
+QWEN_3 = """\
+{%- set no_thought = '<think>\\n\\n</think>\\n\\n' -%}
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}{{- no_thought -}}{%- endif -%}
+{{- message['content'] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if not (enable_thinking is defined and enable_thinking) -%}{{- no_thought -}}{%- endif -%}
+{%- endif -%}
+"""

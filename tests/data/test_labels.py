@@ -19,7 +19,9 @@ from llava.data.templates import get_template, to_messages
 from llava.errors import RowError, SettingsError
 from tests.data.tokenizers_for_tests import KINDS, make_processor, make_tokenizer
 
-TEMPLATES = ("plain", "v0", "v1", "llava_llama_2", "mistral_instruct", "chatml", "tokenizer")
+TEMPLATES = (
+    "plain", "v0", "v1", "llava_llama_2", "llava_llama_3", "mistral_instruct", "chatml", "qwen3", "tokenizer",
+)  # fmt: skip
 OWN_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
     "### Instruction: {{ m['content'] }}\n### Response: {% else %}{{ m['content'] }}{{ eos_token }}\n{% endif %}"
