@@ -22,14 +22,21 @@ from llava.validation import Strict, validate
 ROUND_ROWS_TO = 64  # rows of the embedding matrix, as in hub LLaVA
 
 ProjectorType = Annotated[str, Field(pattern=r"^(linear|identity|mlp[1-9]\d*x_gelu)$")]
-TemplateName = Literal["plain", "v0", "v1", "llava_llama_2", "mistral_instruct", "chatml", "tokenizer"]
+TemplateName = Literal[
+    "plain", "v0", "v1", "llava_llama_2", "llava_llama_3", "mistral_instruct", "chatml", "qwen3", "tokenizer"
+]
 
 
 class ModelRecipe(Strict):
     """Which parts are joined (vision tower frozen, features from `vision_feature_layer`)."""
 
-    vision_tower: str = Field(description="CLIP vision tower: hub id, directory or s3:// URI of a hub directory")
-    language_model: str = Field(description="Causal language model: hub id, directory or s3:// URI")
+    vision_tower: str = Field(
+        description="Vision tower: CLIP, SigLIP, SigLIP 2 of fixed resolution or DINOv2, as hub id, directory or s3:// "
+        "URI of a hub directory"
+    )
+    language_model: str = Field(
+        description="Causal language model of a supported family: hub id, directory or s3:// URI"
+    )
     architecture: Literal["llava", "llava_next"] = Field(
         "llava", description="llava: one square image; llava_next: AnyRes tiles (LLaVA-NeXT)"
     )
@@ -38,7 +45,7 @@ class ModelRecipe(Strict):
     )
     vision_feature_layer: int = Field(-2, description="Index into the tower's hidden states")
     vision_feature_select_strategy: Literal["default", "full"] = Field(
-        "default", description="default drops the class token, full keeps it"
+        "default", description="default: the patches; full: the class token too, where the tower has one"
     )
     image_grid_pinpoints: list[tuple[int, int]] | None = Field(
         None, description="llava_next only: allowed (height, width) resolutions in pixels"
@@ -48,11 +55,12 @@ class ModelRecipe(Strict):
 class LoraRecipe(Strict):
     """Low-rank adapters on the language model only (Hu et al. 2021)."""
 
-    r: int = Field(128, ge=1)
-    alpha: float = Field(256, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
+    r: int = Field(128, ge=1, description="Rank of the adapters")
+    alpha: float = Field(256, gt=0, description="Adapters count alpha / r times")
+    dropout: float = Field(0.05, ge=0, lt=1, description="In front of the adapters, while training")
     target_modules: list[str] = Field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        description="Linear layers of the language model, by the ends of their names",
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     )
     quantize_4bit: bool = Field(
         False, description="QLoRA: base weights in NF4 (Dettmers et al. 2023); needs a GPU and bitsandbytes"
@@ -67,9 +75,11 @@ class TrainRecipe(Strict):
     speed and memory, never the mathematics.
     """
 
-    template: TemplateName = "v1"
-    image_aspect_ratio: Literal["pad", "crop"] = Field(
-        "pad", description="pad: to a square with the tower's mean colour; crop: resize the short side, cut the centre"
+    template: TemplateName = Field("v1", description="Conversation template that turns rows into text (docs/rows.md)")
+    image_aspect_ratio: Literal["pad", "crop", "resize"] = Field(
+        "pad",
+        description="pad: to a square with the tower's mean colour; crop: resize the short side, cut the centre; "
+        "resize: to the square whatever the shape, as SigLIP was trained",
     )
     device_preprocess: bool = Field(
         False,
@@ -80,7 +90,7 @@ class TrainRecipe(Strict):
         2048, ge=8, description="Longest row in tokens, visual tokens included; longer rows are cut on the right"
     )
 
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, description="Passes over the rows, fractions too")
     max_steps: int | None = Field(
         None, ge=1, description="Stop after this many optimiser steps, whatever `epochs` says"
     )
@@ -95,20 +105,20 @@ class TrainRecipe(Strict):
         False, description="Batch rows of like length and kind together (original's stage 2)"
     )
 
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, description="Peak rate of AdamW")
     projector_learning_rate: float | None = Field(None, gt=0, description="Default: learning_rate")
     vision_tower_learning_rate: float | None = Field(
         None, gt=0, description="Trains the tower too when given; frozen when absent"
     )
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    schedule: Literal["cosine", "constant", "linear"] = "cosine"
-    max_grad_norm: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's; not of biases and norms")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
+    eps: float = Field(1e-8, gt=0, description="AdamW's")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Linear rise to learning_rate at the start")
+    schedule: Literal["cosine", "constant", "linear"] = Field("cosine", description="After the warm-up")
+    max_grad_norm: float | None = Field(None, gt=0, description="Gradients are clipped to it; absent: never")
 
-    precision: Literal["fp32", "bf16"] = "bf16"
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="Of weights and activations; masters are fp32")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO: what is cut over the GPUs")
     offload_optimizer: bool = Field(
         False, description="Keep masters and moments in host memory; zero_stage 1 to 3, or bf16"
     )
@@ -120,18 +130,18 @@ class TrainRecipe(Strict):
     kernels: Literal["torch", "liger"] = Field(
         "torch", description="liger: fused norms, rotation and feed-forward (extra liger; GPU only)"
     )
-    lora: LoraRecipe | None = None
+    lora: LoraRecipe | None = Field(None, description="Adapters instead of all weights (stage 2)")
     nodes: int = Field(1, ge=1, description="Nodes; more than one makes the stage create a TrainJob on Kubernetes")
 
-    seed: int = 0
+    seed: int = Field(0, description="Of the rows' order and of what is drawn: projector, adapters, dropout")
     loader_workers: int = Field(4, ge=0, description="Read-ahead threads per rank")
-    save_every_steps: int = Field(500, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
-    log_every_steps: int = Field(10, ge=1)
+    save_every_steps: int = Field(500, ge=1, description="A checkpoint each so many steps, and one at the end")
+    keep_checkpoints: int = Field(2, ge=1, description="The newest so many; older ones are deleted")
+    log_every_steps: int = Field(10, ge=1, description="A line of progress each so many steps")
     validation_rows: int = Field(
         0, ge=0, description="Rows set aside for validation loss, from the end of the shuffled data"
     )
-    validate_every_steps: int = Field(500, ge=1)
+    validate_every_steps: int = Field(500, ge=1, description="Loss on validation_rows each so many steps")
     sample_generations: int = Field(2, ge=0, description="Validation rows answered in the report")
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="Largest share of unusable rows before the stage stops")
 

@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "pipeline": ("kfp", "kubernetes", "cronsim"),
     "serve": ("starlette", "uvicorn", "torch", "transformers"),
     "tables": ("pyarrow",),
+    "gguf": ("gguf",),
     "registry": ("model_registry",),
     "qlora": ("bitsandbytes",),
     "liger": ("liger_kernel",),

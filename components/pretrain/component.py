@@ -36,7 +36,7 @@ def pretrain(
         recipe: Recipe: a bundled name such as llava-v1.5-7b, or path or URI of a YAML file
         overrides: Recipe fields to change, as JSON: {"finetune.max_steps": 10}
         images_uri: Folder or s3:// prefix that the rows' image paths are relative to; after commas, further places that absolute paths and URIs in rows may lead to
-        vision_tower: CLIP vision tower instead of the recipe's: hub id, directory or s3:// URI
+        vision_tower: Vision tower instead of the recipe's: hub id, directory or s3:// URI
         language_model: Language model instead of the recipe's: hub id, directory or s3:// URI
         processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
         threads_per_process: CPU threads of each process; 0 leaves the choice to torch

@@ -30,6 +30,7 @@ SUMMARIES = {
     "init": "Write a commented run.yaml for your own pictures",
     "data": "Check a dataset, convert its rows, pack images into tar shards",
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
+    "gguf": "A language model's GGUF file as a model directory, dequantised",
     "merge": "Merge LoRA weights into a plain model directory",
     "chat": "Ask a trained model about an image",
     "doctor": "Look at this machine: versions, GPU, memory, store, hub; what to do about what is missing",

@@ -1,26 +1,33 @@
 """The jinja sources of the templates; `llava/data/templates.py` says what each means, tests hold the two together.
 
-Each is appended to FLATTEN, which turns lists of image and text items into one string by the rule of `set_apart`. A
-message of role `system` at the front replaces SYSTEM_TEXT.
+Each is appended to FLATTEN, which turns texts, and lists of image and text items, into one string by the rule of
+`set_apart`. A message of role `system` at the front replaces SYSTEM_TEXT.
 """
 
 FLATTEN = """\
-{%- set flat = namespace(messages=[], text='') -%}
+{%- set flat = namespace(messages=[], parts=[], text='') -%}
 {%- for message in messages -%}
 {%- set flat.text = '' -%}
 {%- if message['content'] is string -%}
-{%- set flat.text = message['content'] | trim -%}
+{%- set flat.parts = [message['content']] -%}
 {%- else -%}
+{%- set flat.parts = [] -%}
 {%- for item in message['content'] -%}
-{%- set piece = '<image>' if item['type'] == 'image' else item['text'] -%}
+{%- set flat.parts = flat.parts + ['<image>' if item['type'] == 'image' else item['text']] -%}
+{%- endfor -%}
+{%- endif -%}
+{%- for part in flat.parts -%}
+{%- for words in part.split('<image>') -%}
+{%- for piece in ([words] if loop.first else ['<image>', words]) -%}
 {%- if piece -%}
 {%- set apart = flat.text and flat.text[-1] == flat.text[-1] | trim and piece[0] == piece[0] | trim -%}
-{%- set touches = piece[:7] == '<image>' or flat.text[-7:] == '<image>' -%}
+{%- set touches = piece == '<image>' or flat.text[-7:] == '<image>' -%}
 {%- set flat.text = flat.text + ('\\n' if apart and touches else '') + piece -%}
 {%- endif -%}
 {%- endfor -%}
+{%- endfor -%}
+{%- endfor -%}
 {%- set flat.text = flat.text | trim -%}
-{%- endif -%}
 {%- set flat.messages = flat.messages + [dict(role=message['role'], content=flat.text)] -%}
 {%- endfor -%}
 {%- set messages = flat.messages -%}
@@ -113,3 +120,30 @@ CHATML = (
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 )
+
+LLAMA_3 = (
+    _SYSTEM
+    + """\
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + system + '<|eot_id|>' -}}
+{%- for message in messages -%}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] + '<|eot_id|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}{%- endif -%}
+"""
+)
+
+NO_THOUGHT = "<think>\n\n</think>\n\n"
+
+# `enable_thinking=True` leaves the empty thought out of the prompt, as Qwen's own template does; training never did.
+QWEN_3 = """\
+{%- set no_thought = '<think>\\n\\n</think>\\n\\n' -%}
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}{{- no_thought -}}{%- endif -%}
+{{- message['content'] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if not (enable_thinking is defined and enable_thinking) -%}{{- no_thought -}}{%- endif -%}
+{%- endif -%}
+"""

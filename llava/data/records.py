@@ -5,8 +5,8 @@ A row is `{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}
 (`{"url", "blip_caption", "image", "id"}`) are read as one caption each.
 
 A row that cannot be used is a `RowError` in `RecordFile.problems`; it is never replaced by another. Two faults of the
-published files are put right the way the original does, and counted in `RecordFile.repairs`: a conversation that begins
-with an answer loses that answer, one that ends on a question loses that question.
+published files are put right, and counted in `RecordFile.repairs`: a conversation that begins with an answer loses that
+answer (as in the original), one that ends on a question loses that question (the original trains nothing of it).
 """
 
 from __future__ import annotations

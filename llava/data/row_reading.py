@@ -18,6 +18,7 @@ from llava.errors import DataError, RowError
 from llava.json_lines import lines_in
 from llava.parsing import Malformed, parse_rows
 
+_HOPELESS = 1000  # lines, not one of them JSON, that make a file another kind of file
 _EXPECTED = "expected a JSON list of rows, or one JSON object a line"
 
 
@@ -38,6 +39,9 @@ def read_rows(uri: str, data: bytes | None = None) -> RecordFile:
             reader = Rows(file, data)
             for index, row in enumerate(reader):
                 made.total += 1
+                if isinstance(row, BrokenLine):
+                    made.problems.append(RowError(file, index, *row.found, problem="not-json"))
+                    continue
                 try:
                     record = record_from_row(row, uri=file, index=index, repairs=made.repairs)
                 except RowError as problem:
@@ -58,8 +62,20 @@ def read_rows(uri: str, data: bytes | None = None) -> RecordFile:
     return made
 
 
+class BrokenLine:
+    """A line of JSON lines that is no JSON: its row's fault, not the file's.
+
+    Attributes:
+        found: where, what, and what would be right, as `RowError` has them.
+    """
+
+    def __init__(self, line: bytes, error: Malformed) -> None:
+        said = str(error).removeprefix("not JSON: ")
+        self.found = ("(line)", line[:200].decode("utf-8", "replace"), f"one JSON object a line ({said})")
+
+
 class Rows:
-    """The parsed rows of one file, in order, whatever its form.
+    """The parsed rows of one file, in order, whatever its form; a line that cannot be read is a `BrokenLine`.
 
     Attributes:
         sha256: of what was read; complete after the last row.
@@ -108,9 +124,25 @@ class Rows:
                     digest.update(chunk)
                     yield chunk
 
+            readable, broken, first = False, 0, None
             for _, line in lines_in(chunks()):
-                yield self._parsed(line)
+                row = self._line(line)
+                if isinstance(row, BrokenLine):
+                    broken += 1
+                    first = first or row
+                    if not readable and broken >= _HOPELESS:
+                        break
+                readable = readable or not isinstance(row, BrokenLine)
+                yield row
+            if first is not None and not readable:
+                raise DataError(f"{self.uri}: not JSON: {first.found[2]}, found {first.found[1]!r}; {_EXPECTED}")
         self.sha256 = digest.hexdigest()
+
+    def _line(self, line: bytes) -> Any:
+        try:
+            return parse_rows(line)
+        except Malformed as error:
+            return BrokenLine(line, error)
 
     def _parsed(self, text: bytes) -> Any:
         try:

@@ -180,6 +180,32 @@ class _ChatML(_Written):
         return [Span(f"{text}<|im_end|>", True), Span("\n", False)]
 
 
+class _Llama3(_Written):
+    """Llama 3's headers, as LLaVA-NeXT's `llava_llama_3`."""
+
+    def _question(self, text: str, first: bool) -> str:
+        opening = f"<|start_header_id|>system<|end_header_id|>\n\n{self.system}<|eot_id|>" if first else ""
+        user = f"<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>"
+        return f"{opening}{user}<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+    def _answer(self, text: str) -> list[Span]:
+        return [Span(f"{text}<|eot_id|>", True)]
+
+
+class _Qwen3(_Written):
+    """Qwen 3 with thinking off: every answer follows the empty thought that its own `enable_thinking=False` writes.
+
+    Qwen's own template writes that thought in front of the last answer only, so that a conversation of several turns
+    would train its earlier answers in another form than they are asked for.
+    """
+
+    def _question(self, text: str, first: bool) -> str:
+        return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{jinja.NO_THOUGHT}"
+
+    def _answer(self, text: str) -> list[Span]:
+        return [Span(f"{text}<|im_end|>", True), Span("\n", False)]
+
+
 @dataclass(frozen=True)
 class _Tokenizers(Template):
     """The tokenizer's own chat template; spans are found by rendering the conversation turn by turn."""
@@ -196,6 +222,11 @@ class _Tokenizers(Template):
         if not isinstance(source, str):
             raise SettingsError(
                 "template: found 'tokenizer', but this tokenizer has several chat templates; expected one"
+            )
+        if "strftime_now" in source:
+            raise SettingsError(
+                "template: found 'tokenizer', but this tokenizer's chat template writes today's date, so that a model"
+                " would be served another text than it was trained on; expected a named one, such as llava_llama_3"
             )
         # A processor of ours has put FLATTEN in front already.
         source = source.removeprefix(jinja.FLATTEN)
@@ -221,17 +252,25 @@ class _Tokenizers(Template):
         for number in range(1, len(turns), 2):
             before = self._text(turns[:number], open_ended=True)
             after = self._text(turns[: number + 1], open_ended=False)
-            if not (whole.startswith(before) and whole.startswith(after) and len(before) < len(after)):
+            # Phi-3 closes every conversation with an end-of-text that goes when a turn is added.
+            grown = after if number == len(turns) - 1 else after.removesuffix(self.eos)
+            if not (whole.startswith(before) and whole.startswith(grown) and len(before) < len(grown)):
                 raise DataError(
                     "template: the tokenizer's chat template changes earlier text when a turn is added, so the places"
-                    " of answers cannot be told; expected a named template (v1, chatml, ...)"
+                    " of answers cannot be told; expected a named template (v1, chatml, qwen3, ...)"
                 )
-            answer = after[len(before) :]
-            end = answer.rfind(self.eos)
-            trained = answer if end < 0 else answer[: end + len(self.eos)]
+            trained = self._through_its_end(grown[len(before) :], turns[number].text.strip())
             spans += [Span(whole[done : len(before)], False), Span(trained, True)]
             done = len(before) + len(trained)
         return [span for span in (*spans, Span(whole[done:], False)) if span.text]
+
+    def _through_its_end(self, answer: str, text: str) -> str:
+        """The answer through the special token that ends it: `<|end|>`, `<end_of_turn>` or the end of sequence."""
+        start = answer.find(text) + len(text) if text in answer else 0
+        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        ends = [(answer.find(token, start), token) for token in {*special, self.eos}]
+        at, token = min(((at, token) for at, token in ends if at >= 0), default=(len(answer), ""))
+        return answer[: at + len(token)]
 
     def prompt(self, turns: Sequence[Turn]) -> str:
         return self._text(turns, open_ended=True)
@@ -260,6 +299,14 @@ _TEMPLATES: dict[str, Template] = {
         " user provides, and assist the user with a variety of tasks using natural language.",
         source=jinja.LLAMA_2,
     ),
+    "llava_llama_3": _Llama3(
+        "llava_llama_3",
+        system="You are a helpful language and vision assistant. You are able to understand the visual content that the"
+        " user provides, and assist the user with a variety of tasks using natural language.",
+        source=jinja.LLAMA_3,
+        stop="<|eot_id|>",
+    ),
+    "qwen3": _Qwen3("qwen3", source=jinja.QWEN_3, stop="<|im_end|>"),
     "mistral_instruct": _Mistral("mistral_instruct", source=jinja.MISTRAL),
     "chatml": _ChatML("chatml", system="You are a helpful assistant.", source=jinja.CHATML, stop="<|im_end|>"),
     "tokenizer": _Tokenizers("tokenizer"),

@@ -1,4 +1,4 @@
-"""Join a CLIP vision tower and a causal language model into the stock LLaVA class, with its processor.
+"""Join a vision tower and a causal language model into the stock LLaVA class, with its processor.
 
 The result is `transformers.LlavaForConditionalGeneration` (or `LlavaNextForConditionalGeneration`), unsubclassed:
 whatever loads a hub LLaVA loads what is trained here.
@@ -13,7 +13,7 @@ import torch
 
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
-from llava.model import attention, projector, projector_kinds, sources, special_tokens
+from llava.model import attention, projector, projector_kinds, sources, special_tokens, towers
 from llava.model.deep_projector import DeepLlavaConfig, DeepLlavaForConditionalGeneration
 from llava.model.partitions import whole_shape
 from llava.model.processor import build_processor, default_pinpoints
@@ -68,14 +68,16 @@ def build_model(
             model = _model_class(config)._from_config(config, dtype=dtype)
         return _prepared(model, recipe)
 
-    from transformers import AutoModelForCausalLM, CLIPVisionModel
+    import transformers
+    from transformers import AutoModelForCausalLM
 
     tower_config, text_config = sources.vision_config(recipe.vision_tower), sources.text_config(recipe.language_model)
     # Straight to the device, tensor by tensor out of mapped files: the host holds no model, however many ranks read.
     place: dict[str, Any] = {} if loading is not None else {"device_map": {"": str(device)}}
     more = _four_bit(dtype) if quantize_4bit else {}
     with loading or nullcontext():
-        tower = _load(CLIPVisionModel, recipe.vision_tower, "model.vision_tower", dtype, tower_config, **place)
+        tower_class = getattr(transformers, towers.FAMILIES[tower_config.model_type].model_class)
+        tower = _load(tower_class, recipe.vision_tower, "model.vision_tower", dtype, tower_config, **place)
         language_model = _load(
             AutoModelForCausalLM, recipe.language_model, "model.language_model", dtype, text_config, **place, **more
         )
@@ -123,15 +125,15 @@ def _join_configs(
     text.pad_token_id = tokenizer.pad_token_id
     # The top-level flag is not read by Llama; a cache would also switch off the isolation of packed rows.
     text.use_cache = False
-    patches = (vision.image_size // vision.patch_size) ** 2
+    strategy = towers.strategy_for(vision.model_type, recipe.vision_feature_select_strategy)
     shared: dict[str, Any] = {
         "vision_config": vision,
         "text_config": text,
         "image_token_index": special_tokens.image_token_id(tokenizer),
-        "image_seq_length": patches + (recipe.vision_feature_select_strategy == "full"),
+        "image_seq_length": towers.hidden_states(vision) - (strategy == "default"),
         "projector_hidden_act": projector_kinds.hidden_act(recipe.projector),
         "vision_feature_layer": recipe.vision_feature_layer,
-        "vision_feature_select_strategy": recipe.vision_feature_select_strategy,
+        "vision_feature_select_strategy": strategy,
         "tie_word_embeddings": text.tie_word_embeddings,
     }
     depth = projector_kinds.depth_of(recipe.projector)
@@ -186,7 +188,7 @@ def _load(cls: Any, source: str, field: str, dtype: torch.dtype, config: Any, **
 
     path = sources.resolve(source, field)
     level = logging.get_verbosity()
-    # A whole CLIP read as its vision half reports every text key; missing keys are what matters, and those raise below.
+    # A whole CLIP or SigLIP read as its vision half reports every text key; missing keys matter, and those raise below.
     logging.set_verbosity_error()
     try:
         model, report = cls.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True, **more)

@@ -12,18 +12,20 @@ from typing import Any
 
 import torch
 
+from llava.model import towers
+
 
 def tower_features(model: Any, pixel_values_ICHW: torch.Tensor) -> torch.Tensor:
     """Features of the tower as the projector takes them, (I, P, E). No graph is recorded for a frozen tower."""
     tower, config = model.model.vision_tower, model.config
-    layer = config.vision_feature_layer
-    used = layer if layer >= 0 else len(tower.encoder.layers) + 1 + layer
+    layers = towers.layers_of(tower)
+    used = towers.used_layers(len(layers), config.vision_feature_layer)
     trained = any(parameter.requires_grad for parameter in tower.parameters())
     with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-        hidden_IPE: torch.Tensor = tower.pre_layrnorm(
-            tower.embeddings(pixel_values_ICHW.to(tower.embeddings.patch_embedding.weight.dtype))
-        )
-        for encoder_layer in tower.encoder.layers[:used]:
+        hidden_IPE = pixel_values_ICHW.to(towers.input_dtype(tower))
+        for module in towers.modules_before(tower):
+            hidden_IPE = module(hidden_IPE)
+        for encoder_layer in layers[:used]:
             hidden_IPE = encoder_layer(hidden_IPE, None)
     return hidden_IPE[:, 1:] if config.vision_feature_select_strategy == "default" else hidden_IPE
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from llava.errors import SettingsError
-from llava.model import projector
+from llava.model import projector, towers
 
 Part = Literal["projector", "language_model", "vision_tower"]
 
@@ -55,7 +55,9 @@ def set_trainable(model: Any, stage: Literal["pretrain", "finetune"], *, train_t
 
 
 def _used_tower_parameters(model: Any) -> list[nn.Parameter]:
-    tower, layer = model.model.vision_tower, model.config.vision_feature_layer
-    used = layer if layer >= 0 else len(tower.encoder.layers) + 1 + layer
-    modules = [tower.embeddings, tower.pre_layrnorm, *tower.encoder.layers[:used]]
-    return [parameter for module in modules for parameter in module.parameters()]
+    tower = model.model.vision_tower
+    layers = towers.layers_of(tower)
+    used = towers.used_layers(len(layers), model.config.vision_feature_layer)
+    modules = [*towers.modules_before(tower), *layers[:used]]
+    named = [item for module in modules for item in module.named_parameters()]
+    return [parameter for name, parameter in named if name != "mask_token"]  # DINOv2's, of its own training only

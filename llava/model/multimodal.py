@@ -64,8 +64,9 @@ def prepare_inputs_labels_for_multimodal(
         labels: (B, T), -100 where not trained.
         images: each row's own images, or a flat batch of them:
             a sequence of B entries, each None or a list of images, or
-            a tensor (I, 3, H, W) or a flat sequence of I images, where I = B with at most one `<image>` a row (a row
-            without one has a dummy, as in the original's batches) or I = the placeholders of the batch.
+            a tensor (I, 3, H, W) or a flat sequence of I images, row after row: as many as the row has placeholders,
+            and one dummy for a row without any, as in the original's batches (4 images for rows with 1, 0 and 2); or
+            I = the placeholders of the batch, without dummies.
             An image is (3, H, W), or (tiles, 3, H, W) whose tiles' tokens are joined (`flatten(0, 1)`).
         image_sizes: LLaVA-NeXT: (height, width) of each original image, in the same order and nesting as `images`.
         max_length: default `model.config.tokenizer_model_max_length` where set, else no limit.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from llava import storage
 from llava.config import ModelRecipe
 from llava.errors import SettingsError
-from llava.model import sources, special_tokens
+from llava.model import sources, special_tokens, towers
 
 if TYPE_CHECKING:
     from transformers import LlavaNextProcessor, LlavaProcessor
@@ -24,14 +24,15 @@ class ChatTemplate(Protocol):
 
 
 def build_processor(
-    recipe: ModelRecipe, template: ChatTemplate | str | None, image_aspect_ratio: Literal["pad", "crop"]
+    recipe: ModelRecipe, template: ChatTemplate | str | None, image_aspect_ratio: Literal["pad", "crop", "resize"]
 ) -> LlavaProcessor | LlavaNextProcessor:
     """The processor for a recipe: with tokenizer (`<image>` and padding token added) and image settings.
 
     Args:
         recipe: the recipe's `model` section.
         template: the template trained with, its jinja text, or None for the tokenizer's own.
-        image_aspect_ratio: `pad` to a square with the mean colour, or `crop` the centre. LLaVA-NeXT has tiles instead.
+        image_aspect_ratio: `pad` to a square with the mean colour, `crop` the centre, or `resize` to a square
+            whatever the shape. LLaVA-NeXT has tiles instead.
 
     Raises:
         SettingsError: a part cannot be read, or None was given and the tokenizer has no chat template.
@@ -53,8 +54,9 @@ def build_processor(
     options: dict[str, Any] = {
         "tokenizer": tokenizer,
         "patch_size": vision.patch_size,
-        "vision_feature_select_strategy": recipe.vision_feature_select_strategy,
-        "num_additional_image_tokens": 1,  # CLIP's class token, which strategy `default` takes off again
+        "vision_feature_select_strategy": towers.strategy_for(vision.model_type, recipe.vision_feature_select_strategy),
+        # The class token where the tower has one, which strategy `default` takes off again.
+        "num_additional_image_tokens": int(towers.FAMILIES[vision.model_type].class_token),
         "chat_template": text,
     }
     if recipe.architecture == "llava_next":
@@ -71,11 +73,13 @@ def _image_processor(recipe: ModelRecipe, vision: Any, image_aspect_ratio: str) 
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
     side = vision.image_size
+    square = {"height": side, "width": side}
     return LlavaImageProcessorPil(
         do_pad=image_aspect_ratio == "pad",
-        size={"shortest_edge": side},
-        crop_size={"height": side, "width": side},
-        **_colour_settings(recipe),
+        size=square if image_aspect_ratio == "resize" else {"shortest_edge": side},
+        crop_size=square,  # counts the visual tokens too
+        do_center_crop=image_aspect_ratio != "resize",
+        **_colour_settings(recipe, vision),
     )
 
 
@@ -88,18 +92,17 @@ def _next_image_processor(recipe: ModelRecipe, vision: Any) -> Any:
         image_grid_pinpoints=[list(size) for size in grid],
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
-        **_colour_settings(recipe),
+        **_colour_settings(recipe, vision),
     )
 
 
-def _colour_settings(recipe: ModelRecipe) -> dict[str, Any]:
+def _colour_settings(recipe: ModelRecipe, vision: Any) -> dict[str, Any]:
     from transformers.utils import cached_file
 
     path = sources.resolve(recipe.vision_tower, "model.vision_tower", weights=False)
     found = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    if found is None:  # a bare tower: CLIP's own published values
-        from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-
-        return {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD), "resample": 3}
+    if found is None:  # a bare tower: its family's published values
+        family = towers.FAMILIES[vision.model_type]
+        return {"image_mean": list(family.mean), "image_std": list(family.std), "resample": family.resample}
     settings = storage.read_json(found)
     return {name: settings[name] for name in ("image_mean", "image_std", "resample") if name in settings}

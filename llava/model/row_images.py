@@ -34,18 +34,21 @@ def assign(images: Any, image_sizes: Any, wanted: Sequence[int]) -> tuple[list[l
     if image_sizes is not None and len(image_sizes) != len(images):
         raise ValueError(f"{len(image_sizes)} image_sizes for {len(images)} images")
     flat = [RowImage(pixels, None if image_sizes is None else image_sizes[i]) for i, pixels in enumerate(images)]
+    rest = iter(flat)
+    if len(flat) == sum(
+        max(1, count) for count in wanted
+    ):  # the original's form: a dummy for each row without an image
+        taken = [[next(rest) for _ in range(max(1, count))] for count in wanted]
+        by_row = [images if count else [] for images, count in zip(taken, wanted, strict=True)]
+        return by_row, [images[0] for images, count in zip(taken, wanted, strict=True) if not count]
     if len(flat) == len(wanted):
-        if max(wanted) > 1:
-            row = list(wanted).index(max(wanted))
-            raise ValueError(
-                f"row {row} has {wanted[row]} image placeholders (-200), and images is a flat batch of one image "
-                "a row; give each row its own list of images"
-            )
-        by_row = [[image] if count else [] for image, count in zip(flat, wanted, strict=True)]
-        return by_row, [image for image, count in zip(flat, wanted, strict=True) if not count]
+        row = list(wanted).index(max(wanted))
+        raise ValueError(
+            f"row {row} has {wanted[row]} image placeholders (-200), and images is a flat batch of one image a row; "
+            "give each row its own list of images"
+        )
     if len(flat) != sum(wanted):
         raise ValueError(f"{len(flat)} images for {sum(wanted)} image placeholders (-200) in rows that hold {wanted}")
-    rest = iter(flat)
     return [[next(rest) for _ in range(count)] for count in wanted], []
 
 

@@ -23,7 +23,7 @@ import torch
 from llava import contents, local_files, storage
 from llava.errors import SettingsError, StorageError
 from llava.manifest import manifest_uri, read_manifest, sha256
-from llava.model import attention, deep_projector, lora, projector
+from llava.model import attention, deep_projector, lora, projector, towers
 from llava.model.processor_saving import save_processor
 
 if TYPE_CHECKING:
@@ -36,20 +36,20 @@ PROJECTOR_FILE = "projector.safetensors"
 PROJECTOR_CONFIG = "projector_config.json"
 _HUB_PREFIXES = (
     ("model.language_model.", "language_model.model."),
-    ("model.vision_tower.", "vision_tower.vision_model."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("model.image_newline", "image_newline"),
     ("lm_head.", "language_model.lm_head."),
 )
 
 
-def hub_key(name: str) -> str:
-    """The published checkpoints' key for one of the model's parameter names.
+def hub_key(name: str, tower: str = "clip_vision_model") -> str:
+    """The published checkpoints' key for one of the model's parameter names; `tower` is its tower's model type.
 
     Raises:
         ValueError: the name belongs to no part of a LLaVA.
     """
-    for ours, hub in _HUB_PREFIXES:
+    tower_prefix = ("model.vision_tower.", towers.FAMILIES[tower].hub_prefix)
+    for ours, hub in (tower_prefix, *_HUB_PREFIXES):
         if name.startswith(ours):
             return hub + name[len(ours) :]
     raise ValueError(f"{name}: not a parameter of a LLaVA model")
@@ -233,7 +233,7 @@ def _hub_tensors(model: Any, dtype: torch.dtype | None) -> Iterator[lora.Merged]
         if head and model.config.tie_word_embeddings:
             continue  # the embedding matrix under another name; the config says so
         # transformers translates the head's hub key for its own model types only.
-        key = tensor.name if head and deep else hub_key(tensor.name)
+        key = tensor.name if head and deep else hub_key(tensor.name, model.config.vision_config.model_type)
         written = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
         yield dataclasses.replace(tensor, name=key, dtype=written)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import llava
 from llava import storage
 from llava.errors import SettingsError
+from llava.model import families, towers
 from llava.model.node_copies import node_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-    from transformers.models.clip import CLIPVisionConfig
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
@@ -47,21 +47,18 @@ def resolve(source: str, field: str, *, weights: bool = True) -> str:
     )
 
 
-def vision_config(source: str) -> CLIPVisionConfig:
-    """The tower's configuration, from a CLIP or a CLIP vision model.
+def vision_config(source: str) -> Any:
+    """The tower's configuration, from a tower of a known family (`towers.FAMILIES`) or the whole model around it.
 
     Raises:
-        SettingsError: not a CLIP, or it cannot be read.
+        SettingsError: of another family, not square, or it cannot be read.
     """
-    from transformers.models.clip import CLIPVisionConfig
-
     config = _config(source, "model.vision_tower")
+    towers.family_of(config.model_type, source)
     inner = getattr(config, "vision_config", config)
-    if not isinstance(inner, CLIPVisionConfig):
-        raise SettingsError(
-            f"model.vision_tower: {source} is a {config.model_type!r}; "
-            "expected a CLIP (model_type clip or clip_vision_model)"
-        )
+    towers.check_shape(inner, source)
+    if getattr(inner, "vision_use_head", False):
+        inner.vision_use_head = False  # SigLIP's pooling head: nothing of LLaVA runs it, and hub LLaVAs have none
     return inner
 
 
@@ -69,16 +66,10 @@ def text_config(source: str) -> PreTrainedConfig:
     """The language model's configuration.
 
     Raises:
-        SettingsError: it is no causal language model, or it cannot be read.
+        SettingsError: of a family that is not supported (`families.SUPPORTED`), or it cannot be read.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     config = _config(source, "model.language_model")
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise SettingsError(
-            f"model.language_model: {source} is a {config.model_type!r}; "
-            "expected a causal language model such as llama, mistral or qwen2"
-        )
+    families.check(config, source)
     return config
 
 

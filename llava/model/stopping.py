@@ -33,9 +33,12 @@ def turn_end(processor: Any) -> str | None:
     ]
     behind = str(processor.apply_chat_template(messages, tokenize=False)).rpartition(_PROBE)[2]
     eos = processor.tokenizer.eos_token
-    if not behind or (eos and eos in behind):
+    special = {str(token) for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    ends = sorted((behind.find(token), token) for token in special if token in behind)
+    # Phi-3 writes `<|end|>` behind an answer and the end of sequence behind the conversation: the first one counts.
+    if not behind or (eos and eos in behind and (not ends or ends[0][1] == eos)):
         return None
-    return behind.strip() or behind
+    return ends[0][1] if ends else behind.strip() or behind
 
 
 class Unfolding:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from llava.config import LoraRecipe
+from llava.model import towers
 from llava.planning.shape import Shape
 
 Stage = Literal["pretrain", "finetune"]
@@ -48,7 +49,7 @@ class Flops:
 
 def tower_forward(shape: Shape) -> float:
     """One square image (or tile) through the used layers of the tower; its attention is not causal."""
-    tokens, e = shape.patches + 1, shape.tower_width
+    tokens, e = shape.patches + towers.FAMILIES[shape.tower].class_token, shape.tower_width
     linear = 2 * (4 * e * e + 2 * e * shape.tower_hidden) * tokens
     attention = 4 * tokens**2 * e
     return shape.tower_used * (linear + attention) + _patch_embedding(shape)

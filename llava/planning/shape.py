@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava.config import LoraRecipe
+from llava.model import towers
 from llava.model.projector_kinds import depth_of
 
 
@@ -22,6 +23,10 @@ class Shape:
         visual_tokens: tokens of one square image as the language model sees it.
         projector_depth: linear layers of the projector; `projector_dead` of the stock class's two are fixed identities.
         anyres: whether images are tiles (LLaVA-NeXT).
+        tower: the tower's family, by model type.
+        qk_norm: parameters of the norms of queries and keys, a layer (Qwen3, Gemma 3, OLMo 2).
+        biases: of the language layers' linear layers, a layer.
+        norms: norms of one language layer, each of the model's width.
     """
 
     layers: int
@@ -41,6 +46,10 @@ class Shape:
     visual_tokens: int
     projector_depth: int
     anyres: bool
+    tower: str = "clip_vision_model"
+    qk_norm: int = 0
+    biases: int = 0
+    norms: int = 2
 
     @classmethod
     def of(cls, config: Any, projector: str) -> Shape:
@@ -48,25 +57,31 @@ class Shape:
         text, vision = config.text_config, config.vision_config
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         layer = config.vision_feature_layer
-        patches = (vision.image_size // vision.patch_size) ** 2
+        heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
+        kind = getattr(text, "model_type", "llama")
+        strategy = towers.strategy_for(vision.model_type, config.vision_feature_select_strategy)
         return cls(
             layers=text.num_hidden_layers,
             width=text.hidden_size,
             hidden=text.intermediate_size,
-            heads=text.num_attention_heads,
-            query_width=text.num_attention_heads * head,
-            kv_width=text.num_key_value_heads * head,
+            heads=heads,
+            query_width=heads * head,
+            kv_width=kv_heads * head,
             vocabulary=text.vocab_size,
             tied=bool(text.tie_word_embeddings),
             tower_layers=vision.num_hidden_layers,
-            tower_used=layer if layer >= 0 else vision.num_hidden_layers + 1 + layer,
+            tower_used=towers.used_layers(vision.num_hidden_layers, layer),
             tower_width=vision.hidden_size,
-            tower_hidden=vision.intermediate_size,
-            patches=patches,
+            tower_hidden=towers.feed_forward(vision),
+            patches=towers.patches(vision),
             patch=vision.patch_size,
-            visual_tokens=patches + (config.vision_feature_select_strategy == "full"),
+            visual_tokens=towers.hidden_states(vision) - (strategy == "default"),
             projector_depth=depth_of(projector),
             anyres=hasattr(config, "image_grid_pinpoints"),
+            tower=vision.model_type,
+            qk_norm=_qk_norm(kind, head, heads, kv_heads),
+            biases=(heads + 2 * kv_heads) * head if kind == "qwen2" else 0,
+            norms=4 if kind == "gemma3_text" else 2,
         )
 
     @property
@@ -76,16 +91,25 @@ class Shape:
 
     @property
     def language_parameters(self) -> int:
-        """All parameters of the language model, head included (biases of some families are left out: below 0.1 %)."""
+        """All parameters of the language model, head included."""
         embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
-        return self.layers * (self.layer_matrix + 2 * self.width) + self.width + embeddings
+        return (
+            self.layers * (self.layer_matrix + self.norms * self.width + self.qk_norm + self.biases)
+            + self.width
+            + embeddings
+        )
 
     @property
     def tower_parameters(self) -> int:
         """All parameters of the tower, the layers that never run included."""
         e, f = self.tower_width, self.tower_hidden
         layer = 4 * (e * e + e) + (e * f + f) + (f * e + e) + 4 * e
-        return self.tower_layers * layer + 3 * self.patch**2 * e + e + (self.patches + 1) * e + 4 * e
+        convolution, positions = 3 * self.patch**2 * e, self.patches * e
+        if self.tower == "siglip_vision_model":  # bias of the convolution, the norm behind the layers
+            return self.tower_layers * layer + convolution + e + positions + 2 * e
+        if self.tower == "dinov2":  # a scale behind each half of a layer; mask token, class token, its position, a norm
+            return self.tower_layers * (layer + 2 * e) + convolution + e + positions + 3 * e + 2 * e
+        return self.tower_layers * layer + convolution + e + positions + e + 4 * e  # class token, its position, norms
 
     @property
     def projector_parameters(self) -> int:
@@ -123,3 +147,9 @@ class Shape:
             "down_proj": (f, d),
         }
         return known.get(name, (d, d))
+
+
+def _qk_norm(kind: str, head: int, heads: int, kv_heads: int) -> int:
+    if kind in ("qwen3", "gemma3_text"):  # one for all heads
+        return 2 * head
+    return (heads + kv_heads) * head if kind == "olmo2" else 0

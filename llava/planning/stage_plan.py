@@ -73,27 +73,12 @@ def shape_of(recipe: ModelRecipe) -> Shape:
     """
     if (known := published.published_shape(recipe)) is not None:
         return known
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
-
     from llava.model import projector_kinds, sources
 
-    known_tower, known_text = (
-        published.TOWERS.get(recipe.vision_tower),
-        published.LANGUAGE_MODELS.get(recipe.language_model),
-    )
-    vision: Any = CLIPVisionConfig(**known_tower) if known_tower else sources.vision_config(recipe.vision_tower)
-    text: Any = LlamaConfig(**known_text) if known_text else sources.text_config(recipe.language_model)
+    vision: Any = published.tower(recipe.vision_tower) or sources.vision_config(recipe.vision_tower)
+    text: Any = published.language_model(recipe.language_model) or sources.text_config(recipe.language_model)
     projector_kinds.check_widths(recipe.projector, vision.hidden_size, text.hidden_size)
-    if known_text:
-        text.vocab_size = published.rows_with_image_token(text.vocab_size)
-    cls = LlavaNextConfig if recipe.architecture == "llava_next" else LlavaConfig
-    config = cls(
-        vision_config=vision,
-        text_config=text,
-        vision_feature_layer=recipe.vision_feature_layer,
-        vision_feature_select_strategy=recipe.vision_feature_select_strategy,
-    )
-    return Shape.of(config, recipe.projector)
+    return published.joined_shape(recipe, vision, text)
 
 
 def visual_tokens_and_tiles(shape: Shape) -> tuple[int, int]:

@@ -34,9 +34,7 @@ class TrainSettings(StageSettings):
         description="Folder or s3:// prefix that the rows' image paths are relative to; after commas, further places "
         "that absolute paths and URIs in rows may lead to",
     )
-    vision_tower: str = Field(
-        "", description="CLIP vision tower instead of the recipe's: hub id, directory or s3:// URI"
-    )
+    vision_tower: str = Field("", description="Vision tower instead of the recipe's: hub id, directory or s3:// URI")
     language_model: str = Field(
         "", description="Language model instead of the recipe's: hub id, directory or s3:// URI"
     )
@@ -156,6 +154,10 @@ def _write_manifest(job: Job, settings: TrainSettings, result: Result, metrics: 
     parents = {"data": job.data_uri}
     if job.projector_uri:
         parents["projector"] = job.projector_uri
+    serving = {}
+    if job.stage == "finetune":
+        tower = storage.read_json(storage.join(job.output_uri, "config.json"))["vision_config"]["model_type"]
+        serving = {"serving": serving_note(job.recipe.model.projector, tower)}
     manifest = Manifest(
         kind=_output_name(job.stage),
         stage=job.stage,
@@ -172,18 +174,22 @@ def _write_manifest(job: Job, settings: TrainSettings, result: Result, metrics: 
             "world_size": result.world_size,
             "device": result.device,
             "warnings": result.warnings,
-            "serving": serving_note(job.recipe.model.projector),
+            **serving,
         },
     )
     write_manifest(job.output_uri, manifest)
 
 
-def serving_note(projector: str) -> str:
-    """Which engines load a model with this projector, as of vLLM 0.33 and SGLang 0.5.23."""
+def serving_note(projector: str, tower: str) -> str:
+    """Which engines load a model with this projector and family of tower, as of vLLM 0.33 and SGLang 0.5.23."""
     if projector in ("linear", "identity", "mlp1x_gelu"):
         return "transformers only: the projector's activation is `linear`, which vLLM's registry of activations lacks"
     if projector != "mlp2x_gelu":
         return "transformers only, with trust_remote_code: the projector has more layers than the stock class"
+    if tower == "dinov2":
+        return "transformers only: vLLM's LLaVA takes CLIP and SigLIP towers, no DINOv2"
+    if tower == "siglip_vision_model":
+        return "transformers and vLLM"
     return (
         "transformers and vLLM; SGLang registers no CLIP vision model, so that no LLaVA with a CLIP tower loads there"
     )

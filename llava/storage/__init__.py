@@ -1,8 +1,7 @@
 """One way to read and write bytes, on disk and in any S3-compatible store.
 
 A URI is a plain path, `file:///path`, or `s3://bucket/key` (`minio://` means the same). Endpoint, region and
-credentials come from the usual AWS environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, web identity, ...),
-never from our settings, so they cannot reach a log or a manifest.
+credentials come from the usual AWS environment, never from our settings, so they reach no log or manifest.
 
 Writes are atomic: a reader sees the old bytes or the new ones, never a part. Calls are retried until
 `LLAVA_STORAGE_DEADLINE_S` (default 120 s) has passed, because botocore's own retries do not outlast a store

@@ -12,7 +12,7 @@ import pytest
 
 from llava import cli
 from llava.evaluation.benchmarks import BENCHMARKS
-from tests.evaluation.test_layouts import refer_folder
+from tests.evaluation.test_refer_layouts import refer_folder
 from tests.stages.test_llava_table import TWELVE
 
 SHORT = "\nAnswer the question using a single word or phrase."

@@ -111,6 +111,22 @@ PIPELINE: list[tuple[str, list[str]]] = [
 ]
 
 
+def write_folder(folder: Path) -> None:
+    """What lies in it: photographs, rows, captions, questions, and things that are none of these."""
+    (folder / "photos").mkdir()
+    row = {"id": "1", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    (folder / "rows.json").write_text(json.dumps([row]))
+    (folder / "captions.csv").write_text("image,caption\ncat.jpg,A cat.\n")
+    (folder / "q.jsonl").write_text('{"question": "What?", "image": "cat.jpg", "answer": "cat"}\n')
+    (folder / "notes.txt").write_text("not a question\n")
+    (folder / "list.yaml").write_text("- a\n- b\n")
+    facts: dict[str, object] = {"projector": "mlp2x_gelu", "vision_width": 96, "text_width": 128}
+    changes: dict[str, dict[str, object]] = {"wide": {"text_width": 4096}, "linear": {"projector": "linear"}}
+    for name, changed in changes.items():
+        (folder / name).mkdir()
+        (folder / name / "projector_config.json").write_text(json.dumps(facts | changed))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new user's folder."""
@@ -118,18 +134,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KF_PIPELINES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    (tmp_path / "photos").mkdir()
-    row = {"id": "1", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
-    (tmp_path / "rows.json").write_text(json.dumps([row]))
-    (tmp_path / "captions.csv").write_text("image,caption\ncat.jpg,A cat.\n")
-    (tmp_path / "q.jsonl").write_text('{"question": "What?", "image": "cat.jpg", "answer": "cat"}\n')
-    (tmp_path / "notes.txt").write_text("not a question\n")
-    (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    facts: dict[str, object] = {"projector": "mlp2x_gelu", "vision_width": 96, "text_width": 128}
-    changes: dict[str, dict[str, object]] = {"wide": {"text_width": 4096}, "linear": {"projector": "linear"}}
-    for name, changed in changes.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "projector_config.json").write_text(json.dumps(facts | changed))
+    write_folder(tmp_path)
     return tmp_path
 
 

@@ -19,7 +19,9 @@ from llava.data.templates import get_template, to_messages
 from llava.errors import RowError, SettingsError
 from tests.data.tokenizers_for_tests import KINDS, make_processor, make_tokenizer
 
-TEMPLATES = ("plain", "v0", "v1", "llava_llama_2", "mistral_instruct", "chatml", "tokenizer")
+TEMPLATES = (
+    "plain", "v0", "v1", "llava_llama_2", "llava_llama_3", "mistral_instruct", "chatml", "qwen3", "tokenizer",
+)  # fmt: skip
 OWN_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
     "### Instruction: {{ m['content'] }}\n### Response: {% else %}{{ m['content'] }}{{ eos_token }}\n{% endif %}"
@@ -81,6 +83,18 @@ def test_ids_equal_the_saved_processors(kind: str, name: str) -> None:
         # the other door of serving engines: text rendered first
         text = processor.apply_chat_template(to_messages(record.turns), tokenize=False)
         assert text == "".join(span.text for span in template.render(record.turns))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_texts_with_an_image_in_them_render_as_training_does(name: str) -> None:
+    """Engines send `"<image>Q"` as one text, or a text item that holds it; LLaVA's own rows are written like this."""
+    processor, _, template = serving("llama", name)
+    tight = conversation(("<image>Q and<image>", "A."), ("<image> R", "B <b>"), (" S\n<image>\n", "C"), images=4)
+    expected = "".join(span.text for span in template.render(tight.turns))
+    roles = {"human": "user", "gpt": "assistant"}
+    for content in (lambda text: text, lambda text: [{"type": "text", "text": text}]):
+        messages = [{"role": roles[turn.role], "content": content(turn.text)} for turn in tight.turns]
+        assert processor.apply_chat_template(messages, tokenize=False) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

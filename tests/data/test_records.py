@@ -168,6 +168,36 @@ def test_a_file_that_is_no_data_file_is_an_error(tmp_path: Path, content: str, m
     assert str(path) in str(caught.value)
 
 
+def test_a_line_that_is_no_json_is_its_rows_fault(tmp_path: Path) -> None:
+    good = json.dumps(row_from_record(record_from_row(SHAREGPT_ROW)))
+    lines = ["{broken", good, "", good[:-2], good.replace("wNBG8Gp_0", "third"), '{"id": "\udc80"']
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    file = read_records(str(path))
+    assert [(record.id, record.index) for record in file.records] == [("wNBG8Gp_0", 1), ("third", 3)]
+    assert [(problem.row, problem.problem) for problem in file.problems] == [
+        (0, "not-json"),
+        (2, "not-json"),
+        (4, "not-json"),
+    ]
+    assert file.total == 5
+    assert f"{path}: row 0: (line): found '{{broken'; expected one JSON object a line" in str(file.problems[0])
+    check_threshold(file.problems, file.total, 0.6)
+    with pytest.raises(DataError, match=r"3 of 5 rows (?s:.*) not-json: 3"):
+        check_threshold(file.problems, file.total, 0.5)
+
+
+def test_a_file_of_which_no_line_is_json_is_another_kind_of_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("id,image,text\n" * 3)
+    with pytest.raises(DataError, match=r"not JSON: .*found 'id,image,text'; expected a JSON list"):
+        read_records(str(path))
+    # Not all of a large one is read to find out: the line behind the thousandth would be fine.
+    path.write_text("no\n" * 1000 + json.dumps(SHAREGPT_ROW))
+    with pytest.raises(DataError, match="not JSON"):
+        read_records(str(path))
+
+
 def test_a_path_without_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no such file"):
         read_records(str(tmp_path / "absent.json"))

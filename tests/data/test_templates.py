@@ -42,6 +42,23 @@ VICUNA = (
         ),
         ("mistral_instruct", "[INST] <image>\nQ [/INST] A</s>[INST] R [/INST] B</s>", [" A</s>", " B</s>"]),
         (
+            # LLaVA-NeXT's conversation of that name, as the tokenizer of Llama 3 writes it.
+            "llava_llama_3",
+            "<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision assistant. You are "
+            "able to understand the visual content that the user provides, and assist the user with a variety of tasks"
+            " using natural language.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n<image>\nQ<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nR"
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nB<|eot_id|>",
+            ["A<|eot_id|>", "B<|eot_id|>"],
+        ),
+        (
+            # Qwen 3's own prompt with enable_thinking=False, before every answer.
+            "qwen3",
+            "<|im_start|>user\n<image>\nQ<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nA<|im_end|>\n"
+            "<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nB<|im_end|>\n",
+            ["A<|im_end|>", "B<|im_end|>"],
+        ),
+        (
             "chatml",
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>\nQ<|im_end|>\n"
             "<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\nB<|im_end|>\n",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from llava import cli
 from llava.errors import DataError, RowError
 from llava.evaluation.benchmark import Question
 from llava.evaluation.benchmarks import get_benchmark
-from llava.evaluation.plain_pickle import plain_data
 
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
@@ -282,110 +280,6 @@ def test_mmbench_test_has_no_answers_and_is_handed_in(tmp_path: Path) -> None:
     assert not any(question.known for question in questions)
     made = get_benchmark("mmbench").submission(str(tmp_path), questions, {"241": "B"})
     assert made is not None and made.empty == 1 and "answer" not in cells(made.data)[0]
-
-
-def test_seed(tmp_path: Path) -> None:
-    row = {
-        "question": "How many towels?",
-        "choice_a": "One",
-        "choice_b": "Two",
-        "choice_c": "Three",
-        "choice_d": "Four",
-    }
-    row |= {"answer": "A", "data_id": "1454426_2591111986", "question_id": "101669", "data_type": "image"}
-    video: dict[str, Any] = {
-        **row,
-        "question_id": "5",
-        "data_type": "video",
-        "data_id": "v.mp4",
-        "question_type_id": 10,
-    }
-    data = {
-        "questions": [{**row, "question_type_id": 5}, video],
-        "question_type": {"Instances Counting": 5, "Action": 10},
-    }
-    write(tmp_path / "SEED-Bench.json", data)
-    image(tmp_path / "SEED-Bench-image/1454426_2591111986.png")
-    (tmp_path / "SEED-Bench-image/1454426_2591111986.png").rename(tmp_path / "SEED-Bench-image/1454426_2591111986")
-    [question] = read("seed", tmp_path)
-    text = f"How many towels?\nA. One\nB. Two\nC. Three\nD. Four{LETTER}"
-    assert question.text == text
-    image(tmp_path / "SEED-Bench-video-image/10_5.png")
-    both = read("seed", tmp_path)
-    assert [item.kind for item in both] == ["Instances Counting", "Action"]
-    write(
-        tmp_path / "llava-seed-bench.jsonl",
-        {"question_id": "101669", "image": "SEED-Bench-image/1454426_2591111986", "text": text, "category": "image"},
-        {"question_id": 5, "image": "SEED-Bench-video-image/10_5.png", "text": text, "category": "video"},
-    )
-    assert read("seed", tmp_path) == both
-    seed = get_benchmark("seed")
-    figures = seed.figures([seed.scored(item, "A") for item in both[:1]] + [seed.scored(both[1], "B")], "llava-1.5")
-    assert (figures["accuracy"].value, figures["accuracy_image"].value, figures["accuracy_video"].value) == (0.5, 1, 0)
-    made = seed.submission(str(tmp_path), both, {"101669": "A", "5": "B"})
-    assert made is not None
-    assert (
-        made.data.decode() == '{"question_id": "101669", "prediction": "A"}\n{"question_id": "5", "prediction": "B"}\n'
-    )
-
-
-def refer_folder(folder: Path) -> None:
-    refs = [
-        {"ref_id": 1, "ann_id": 7, "image_id": 3, "split": "testA", "sentences": [
-            {"sent_id": 11, "sent": "the red one"}, {"sent_id": 12, "sent": "left man"}]},
-        {"ref_id": 2, "ann_id": 7, "image_id": 3, "split": "train", "sentences": [{"sent_id": 13, "sent": "x"}]},
-    ]  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=0))
-    write(
-        folder / "instances.json",
-        {
-            "images": [{"id": 3, "file_name": "COCO_train2014_000000000003.jpg", "width": 200, "height": 120}],
-            "annotations": [{"id": 7, "image_id": 3, "bbox": [20.0, 0.0, 80.0, 80.0]}],
-        },
-    )
-    image(folder / "train2014/COCO_train2014_000000000003.jpg")
-
-
-def test_refcoco_in_every_form_gives_the_same_boxes(tmp_path: Path) -> None:
-    refer_folder(tmp_path / "refcoco")
-    first, second = read("refcoco", tmp_path / "refcoco")
-    assert (first.id, second.id, first.kind) == ("11", "12", "testA")
-    asked = "Please provide the bounding box coordinate of the region this sentence describes: the red one"
-    assert first.text == asked and first.gold == second.gold
-    assert first.gold["box"] == pytest.approx((0.1, 0.2, 0.5, 0.6))
-    size = {"width": 200, "height": 120}
-    coco = {
-        "images": [{"id": 0, "file_name": "i.jpg", "caption": "the red one", **size}],
-        "annotations": [{"image_id": 0, "bbox": [20, 0, 80, 80]}],
-    }
-    corners = {"image": "i.jpg", "sent": "the red one", "bbox": [20, 0, 100, 80], **size}
-    for file in (
-        write(tmp_path / "finetune_refcoco_testA.json", coco),
-        write(tmp_path / "refcoco_testA.jsonl", corners),
-    ):
-        [question] = get_benchmark("refcoco").read(str(file))
-        assert question.text == first.text and question.gold["box"] == pytest.approx(first.gold["box"])
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_data_is_read_from_a_pickle_of_any_protocol(protocol: int) -> None:
-    shared = ["x", 2**40]
-    value = {"a": [1, -2.5, None, True, "é", (1, 2, 3, 4), ()], "b": shared, "c": shared, "d": {}, 3: [[]] * 3}
-    assert plain_data(pickle.dumps(value, protocol=protocol), "p") == value
-
-
-def test_a_pickle_that_would_do_something_is_refused_and_does_nothing(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "touched",))
-
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        with pytest.raises(DataError, match="expected plain data"):
-            plain_data(pickle.dumps([Evil()], protocol=protocol), "refs.p")
-    with pytest.raises(DataError):
-        plain_data(b"\x80\x04garbage", "refs.p")
-    assert not (tmp_path / "touched").exists()
 
 
 def test_captions_in_karpathys_and_nocaps_form(tmp_path: Path) -> None:

@@ -141,6 +141,45 @@ def test_flat_batch_with_a_dummy_for_a_text_row(model: Any) -> None:
     model.requires_grad_(False)
 
 
+def test_the_originals_flat_list_has_a_dummy_for_each_row_without_an_image(model: Any) -> None:
+    """Rows with 1, 0 and 2 images: the original walks 4 features, one of them for the row without `<image>`."""
+    a, dummy, b, c = (pixels(seed) for seed in range(4))
+    ids = [[1, IMAGE_TOKEN_INDEX, 7], [1, 4], [1, IMAGE_TOKEN_INDEX, 6, IMAGE_TOKEN_INDEX, 9]]
+    nested = call(model, ids, [[a], None, [b, c]])
+    # By hand, as its loop does it: one counter over the batch, which a row without an image moves on too.
+    features, counter = image_features(model, torch.stack([a, dummy, b, c])), 0
+    embed = model.get_input_embeddings()
+    for flat in ([a, dummy, b, c], torch.stack([a, dummy, b, c])):
+        out = call(model, ids, flat)
+        assert torch.equal(out.inputs_embeds, nested.inputs_embeds)
+        assert torch.equal(out.labels, nested.labels)
+        assert torch.equal(out.attention_mask, nested.attention_mask)
+    for row, wanted in enumerate(ids):
+        pieces, words = [], []
+        for token in wanted:
+            if token == IMAGE_TOKEN_INDEX:
+                pieces += [features[counter]]
+                counter += 1
+            else:
+                pieces += [embed(torch.tensor([token]))]
+            words.append(token)
+        counter += IMAGE_TOKEN_INDEX not in words
+        merged = torch.cat(pieces)
+        torch.testing.assert_close(out.inputs_embeds[row, : len(merged)], merged, rtol=0, atol=1e-6)
+    assert counter == 4
+
+
+def test_image_sizes_follow_the_flat_list(built: Built) -> None:
+    """AnyRes: the dummy has tiles and a size of its own, which the row after it must not take."""
+    model, _ = built(architecture="llava_next")
+    sizes = [(40, 96), (40, 96), (96, 40)]
+    tiles = [pixels(seed, 3) for seed in range(3)]
+    ids = [[1, IMAGE_TOKEN_INDEX, 7], [1, 4], [1, IMAGE_TOKEN_INDEX, 6]]
+    flat = call(model, ids, tiles, image_sizes=sizes)
+    nested = call(model, ids, [[tiles[0]], None, [tiles[2]]], image_sizes=[[sizes[0]], None, [sizes[2]]])
+    assert torch.equal(flat.inputs_embeds, nested.inputs_embeds)
+
+
 def test_flat_images_in_the_order_of_placeholders(model: Any) -> None:
     a, b, c = pixels(1), pixels(2), pixels(3)
     ids = [[1, IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX], [1, IMAGE_TOKEN_INDEX]]

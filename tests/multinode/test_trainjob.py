@@ -8,14 +8,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from llava.errors import SettingsError
 from llava.multinode import api as api_module
 from llava.multinode.api import KubernetesApi, KubernetesError
-from llava.multinode.follow import TrainJobCancelled, TrainJobFailed, _follow, run_train_job
+from llava.multinode.follow import TrainJobCancelled, TrainJobFailed, run_train_job
 from llava.multinode.trainjob import NodeSettings, TrainJobRequest, job_name, train_job
 from llava.retrying import Pauses
 from tests.multinode.api_server import JOBS, NAMESPACE, ApiServer, api_server
@@ -327,40 +326,3 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_module, "_PAUSES", Pauses(0.01))
     with pytest.raises(KubernetesError, match=r"gave up after 6 attempts; the last: no answer"):
         KubernetesApi(f"http://127.0.0.1:{free_port()}", NAMESPACE).get(JOBS)
-
-
-class Faltering(KubernetesApi):
-    """Its log breaks off as a test server cannot be made to: a silence, a fault of the connection's own library."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, NAMESPACE)
-        self.asked_since: list[str] = []
-
-    def log_lines(self, pod: str, container: str, since: str = "") -> Iterator[tuple[str, str]]:
-        self.asked_since.append(since)
-        number = len(self.asked_since)
-        yield f"2026-01-01T00:00:0{number}.5Z", f"line {number}"
-        if number == 1:
-            raise httpx.ReadTimeout("The read operation timed out")
-        if number == 2:
-            raise httpx.StreamClosed  # no httpx.HTTPError
-
-
-def test_a_log_is_taken_up_again_where_it_broke_off(server: ApiServer) -> None:
-    server.logs["node-0"] = []
-    api, said, ended = Faltering(server.url), [], threading.Event()
-
-    def say(text: str) -> None:
-        said.append(text)
-        if text == "line 3":
-            ended.set()
-
-    _follow(api, "job", ended, say, 0.01)
-    assert [text for text in said if text.startswith("line")][:3] == ["line 1", "line 2", "line 3"]
-    assert api.asked_since[:3] == ["", "2026-01-01T00:00:01.5Z", "2026-01-01T00:00:02.5Z"]
-    assert sum("log interrupted" in text for text in said) == 1, "a silence is no interruption"
-
-
-def test_log_stamps_sort_by_time() -> None:
-    stamps = ["2026-01-01T00:00:05Z", "2026-01-01T00:00:05.1Z", "2026-01-01T00:00:05.12Z", "2026-01-01T00:00:06Z"]
-    assert sorted(stamps, key=api_module._moment) == stamps

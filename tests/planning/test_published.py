@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
+from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
 
 from llava.config import bundled_recipes, load_recipe
 from llava.planning import published
@@ -17,10 +17,16 @@ from llava.planning.shape import Shape
 def test_shapes_are_those_of_transformers(name: str) -> None:
     recipe = load_recipe(name).model
     cls = LlavaNextConfig if recipe.architecture == "llava_next" else LlavaConfig
-    text = LlamaConfig(**published.LANGUAGE_MODELS[recipe.language_model])
-    text.vocab_size = 32064  # hub LLaVA-1.5: 32000, <image>, <pad>, rounded up to 64
+    known = {"model_type": "llama", **published.LANGUAGE_MODELS[recipe.language_model]}
+    text = AutoConfig.for_model(**known)
+    # hub LLaVA-1.5: 32000, <image>, <pad>, rounded up to 64; Llama 3's likewise; Qwen 3's matrix has rows to spare
+    text.vocab_size = {"vicuna": 32064, "Llama-3": 128320, "Qwen3": 151936}[
+        next(part for part in ("vicuna", "Llama-3", "Qwen3") if part in recipe.language_model)
+    ]
     config = cls(
-        vision_config=CLIPVisionConfig(**published.TOWERS[recipe.vision_tower]),
+        vision_config=AutoConfig.for_model(
+            **{"model_type": "clip_vision_model", **published.TOWERS[recipe.vision_tower]}
+        ),
         text_config=text,
         vision_feature_layer=recipe.vision_feature_layer,
         vision_feature_select_strategy=recipe.vision_feature_select_strategy,

@@ -128,3 +128,36 @@ def test_long_lists_are_named_not_shown() -> None:
     known = [f"name{number}" for number in range(80)]
     assert meant("zzz", known, "`x`") == "`x` shows all 80"
     assert meant("zzz", ["a", "b"]) == "known: a, b"
+
+
+@pytest.mark.parametrize(
+    ("field", "config", "said"),
+    [
+        ("language_model", {"model_type": "gemma2"}, "is a 'gemma2': it caps its logits"),
+        ("language_model", {"model_type": "opt"}, "is a 'opt': its positions are learnt"),
+        ("vision_tower", {"model_type": "siglip2"}, "variable resolution"),
+        ("vision_tower", {"model_type": "resnet"}, "is a 'resnet'; expected a CLIP"),
+    ],
+)
+def test_families_that_cannot_be_are_refused_before_a_row_is_read(
+    field: str, config: dict[str, Any], said: str, rows: str, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    settings = settings_of("pretrain", **{field: str(tmp_path / "other")})
+    found = faults_of("pretrain", settings, {"data": rows}, {})
+    assert len(found) == 1 and said in found[0] and found[0].startswith(f"{field}: ")
+
+
+def test_a_projector_of_a_siglip_fits_its_recipe(rows: str, tmp_path: Path) -> None:
+    """Its configuration says `full` where the recipe says `default`: the same features."""
+    from tests.model.tiny_parts import write_siglip
+
+    facts = {"projector": "mlp2x_gelu", "vision_width": 32, "text_width": 128, "vision_feature_layer": -2}
+    facts |= {"vision_feature_select_strategy": "full", "architecture": "llava"}
+    (tmp_path / "projector").mkdir()
+    (tmp_path / "projector" / "projector_config.json").write_text(json.dumps(facts))
+    settings = settings_of("finetune", vision_tower=str(write_siglip(tmp_path / "siglip")))
+    inputs = {"data": rows, "projector": str(tmp_path / "projector")}
+    found = [fault for fault in faults_of("finetune", settings, inputs, {}) if "text_width" not in fault]
+    assert found == []

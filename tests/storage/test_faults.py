@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import socket
 import struct
 import threading
@@ -323,19 +322,6 @@ def test_a_fetched_file_that_came_damaged_is_fetched_again(known: bool, tmp_path
         patch.setattr(s3, "read_range", flipping)
         storage.download(f"{moto_s3.uri}/folder", tmp_path / "folder")
     assert (tmp_path / "folder/model.bin").read_bytes() == CONTENT * 100
-
-
-def test_more_files_than_a_process_may_open(tmp_path: Path, moto_s3: S3Server) -> None:
-    """A ledger in a store, of a run that was killed, has an object a commit."""
-    for number in range(600):
-        s3.write(f"{moto_s3.uri}/many/{number:04d}", b"%d" % number)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
-    try:
-        storage.download(f"{moto_s3.uri}/many", tmp_path / "many")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert sorted(int(path.read_text()) for path in (tmp_path / "many").iterdir()) == list(range(600))
 
 
 def test_a_fetched_file_is_compared_with_its_tag(at: Callable[[str], None], tmp_path: Path, moto_s3: S3Server) -> None:

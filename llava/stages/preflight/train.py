@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from llava import accelerators, extras, storage
 from llava.config import Recipe, TrainRecipe
 from llava.errors import UserError
+from llava.model import families, towers
 from llava.stages.preflight import places
 
 if TYPE_CHECKING:
@@ -45,7 +47,9 @@ def faults(
         yield from _data(inputs.get("data", ""))
         yield from places.folders("images_uri", settings.images_uri)
         for field in ("vision_tower", "language_model"):
-            yield from places.model(field, getattr(recipe.model, field))
+            source = getattr(recipe.model, field)
+            absent = [*places.model(field, source)]
+            yield from absent or _family(field, source)
         if settings.resume_uri:
             yield from places.exists("resume_uri", settings.resume_uri, "folder")
         if inputs.get("projector"):
@@ -91,13 +95,16 @@ def projector(uri: str, recipe: Recipe) -> Iterator[str]:
     asked: dict[str, Any] = {
         "projector": recipe.model.projector,
         "vision_feature_layer": recipe.model.vision_feature_layer,
-        "vision_feature_select_strategy": recipe.model.vision_feature_select_strategy,
         "architecture": recipe.model.architecture,
     }
     widths = {
         "vision_width": _width("vision_tower", recipe.model.vision_tower, "vision_config"),
         "text_width": _width("language_model", recipe.model.language_model, "text_config"),
     }
+    tower = (places.config_of("vision_tower", recipe.model.vision_tower) or {}).get("model_type")
+    if isinstance(tower, str) and (kind := towers.inner_type(tower)) in towers.FAMILIES:
+        strategy = towers.strategy_for(kind, recipe.model.vision_feature_select_strategy)
+        asked["vision_feature_select_strategy"] = strategy
     asked |= {name: width for name, width in widths.items() if width is not None}
     for name, expected in asked.items():
         if name in facts and facts[name] != expected:
@@ -137,6 +144,20 @@ def _data(uri: str) -> Iterator[str]:
     tables = [file for file in files if form_of(file) == TABLE]
     if tables and (found := extras.fault(f"data {tables[0]}", "train", ["pyarrow"])):
         yield found
+
+
+def _family(field: str, source: str) -> Iterator[str]:
+    """Whether a model at hand is of a family that the stock class carries; of one at the hub only its loading tells."""
+    config = places.config_of(field, source)
+    if config is None:
+        return
+    try:
+        if field == "vision_tower":
+            towers.family_of(config.get("model_type"), source)
+        else:
+            families.check(SimpleNamespace(**{"model_type": None, **config}), source)
+    except UserError as error:
+        yield str(error).removeprefix("model.")
 
 
 def _width(field: str, source: str, section: str) -> int | None:

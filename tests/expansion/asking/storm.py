@@ -40,6 +40,7 @@ PASSING = {
 PRICE = (1000.0, 10_000.0)  # a million tokens, in and out
 USAGE = (900, 50)
 COST = (USAGE[0] * PRICE[0] + USAGE[1] * PRICE[1]) / 1e6
+HOLD = 800.0  # about what one killed run has in flight at its worst case, and holds twice of
 ROWS = ("instruct_data.json", "pretrain_data.json")
 
 
@@ -130,7 +131,7 @@ def run_storm(folder: Path, requests: int, kills: int, *, store: bool, seed: int
         stored = folder / "store" / s3.bucket / "ledger" if s3 else folder / "ledger"
         world = _World(folder, annotations, server, ledger, stored, s3)
         # Half of what the whole will cost is too little: the first rounds run into it. Then there is enough.
-        for storm.budget in (0.5 * requests * COST, 4 * requests * COST):
+        for storm.budget in (0.5 * requests * COST, 4 * requests * COST + kills * HOLD):
             _rounds(world, storm, lot, kills // 2 if storm.kills == 0 else kills, keys)
         storm.asked = len(server.asked())
         storm.faults = sum(1 for line in server.asked() if line["did"] != "answered")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,23 +13,17 @@ from typing import Any
 
 import pytest
 
-from llava.errors import DataError, StorageError
+from llava.errors import StorageError
 from llava.expansion.asking.dispatch import Outcome
-from llava.expansion.asking.entries import Entry, Hold, decode, encode
 from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.limits import Limits
-from llava.expansion.asking.plausible import Plausible
-from llava.expansion.asking.prices import ImageTokens, Price, PriceTable, load_prices
 from llava.expansion.asking.reopening import reopen
 from llava.expansion.asking.settled import settle, still_open
 from llava.expansion.asking.teaching import TeacherSettings, ask_all
 from llava.expansion.gates.form_check import form_check, gate_check
 from llava.expansion.job import Job
-from llava.expansion.recipe.requests import Request
-from llava.expansion.sources.corpus import AnnotatedImage
 from llava.expansion.teachers.base import Usage
 from llava.expansion.teachers.completions import usage_of
-from llava.expansion.teachers.twice import Twice
 from tests.expansion.asking.serving import RunningTeacher, teacher
 from tests.expansion.small_job import captions, job
 
@@ -46,7 +39,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(
-    work: Job, server: RunningTeacher, ledger: Ledger, tmp_path: Path, *, max_cost: float = 0, timeout: float = 2.0,
+    work: Job, server: RunningTeacher, ledger: Ledger, tmp_path: Path, *, max_cost: float = 0, timeout: float = 20.0,
     judged: Any = None, **limits: Any,
 ) -> Outcome:  # fmt: skip
     prices = tmp_path / "prices.yaml"
@@ -278,31 +271,6 @@ def test_a_doubled_response_gives_no_row_another_images_text(tmp_path: Path) -> 
     assert texts == [settle(calm, request, check)[0].text for request in work.requests()]  # type: ignore[union-attr]
 
 
-def test_a_doubled_response_is_told_from_ids_that_say_nothing() -> None:
-    twice = Twice()
-    assert not twice.seen("a", "one") and not twice.seen("b", "two")
-    assert twice.seen("a", "one") and twice.trusted
-    assert not twice.seen("b", "three") and not twice.trusted
-    constant = Twice()
-    assert [constant.seen("x", "same") for _ in range(4)] == [False, True, False, False]
-
-
-def request(name: str, context: str, kind: str = "detail") -> Request:
-    return Request(name, kind, AnnotatedImage("a.jpg", 1, 1, 1, ("x",)), [], context, "m", {}, "", 10)
-
-
-def test_prompt_tokens_far_from_the_text_are_doubted_once() -> None:
-    plausible = Plausible()
-    for number in range(40):
-        text = "word " * (50 + number)
-        assert not plausible.doubt(request(str(number), text), Usage(1000 + 50 + number, 0, 9))
-    short = request("s", "word " * 52)
-    assert plausible.doubt(short, Usage(1000 + 95, 0, 9))
-    assert not plausible.doubt(short, Usage(1000 + 52, 0, 9)), "asked again, it fits"
-    odd = request("o", "\u4e00" * 60)
-    assert plausible.doubt(odd, Usage(1400, 0, 9)) and not plausible.doubt(odd, Usage(1400, 0, 9))
-
-
 def test_an_oversized_reply_is_cut_and_dropped(tmp_path: Path) -> None:
     work = job(captions(tmp_path / "a", 20))
     with teacher(tmp_path / "server", faults={"oversized": 0.3}) as server:
@@ -323,29 +291,6 @@ def test_usage_that_cannot_be_is_refused(tmp_path: Path) -> None:
         ledger = Ledger(str(tmp_path / "ledger"))
         assert ask(work, server, ledger, tmp_path).answered == 8
         assert charged(server) <= ledger.cost < 1e6 and ledger.usage == Usage()
-
-
-def test_a_changed_line_of_the_ledger_is_damage(tmp_path: Path) -> None:
-    entry = Entry("a", 1, "answered", "", "A dog\u2028runs.", "stop", "m", Usage(10, 0, 5), 0.5, "detail")
-    line = encode(entry)
-    assert decode(line) == entry and decode(encode(Hold("r", 3, 1.5))) == Hold("r", 3, 1.5)
-    for old, new in ((b"0.5", b"0.1"), (b"dog", b"cat"), (b'"input": 10', b'"input": 11')):
-        with pytest.raises(ValueError, match="checksum"):
-            decode(line.replace(old, new))
-    bare = json.loads(line)
-    del bare["sum"]
-    for field, wrong in (("cost", float("nan")), ("cost", -1), ("attempt", 0), ("status", "fine"), ("cost", "1")):
-        with pytest.raises(ValueError, match=f"{field} "):
-            decode(json.dumps({**bare, field: wrong}).encode())
-    with pytest.raises(ValueError, match="usage.output"):
-        decode(json.dumps({**bare, "usage": {"input": 1, "output": -4}}).encode())
-    ledger = Ledger(str(tmp_path))
-    ledger.append([entry])
-    ledger.close()
-    (path,) = tmp_path.glob("*.jsonl")
-    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.1"))
-    with pytest.raises(DataError, match="checksum"):
-        Ledger(str(tmp_path))
 
 
 FULL = """
@@ -377,30 +322,3 @@ def test_a_full_disk_is_a_plain_error_and_loses_nothing_that_was_written(tmp_pat
         asked = len(server.asked())
         assert ask(work, server, ledger, tmp_path).answered == 300 - kept
         assert len(server.asked()) == asked + 300 - kept
-
-
-def test_prices_have_a_date_and_say_how_to_add_one() -> None:
-    table = load_prices("")
-    assert table.as_of >= "2026-11" and table.find("claude-haiku-4-5-20251001") == table.models["claude-haiku-4-5"]
-    missing = table.missing("my-own")
-    assert "my-own: {input: <price" in missing and "prices.yaml" in missing
-    price = Price(input=2, cached_input=0.2, cache_write=2.5, output=10)
-    assert price.of(Usage(1000, 600, 100, 300)) == pytest.approx((100 * 2 + 600 * 0.2 + 300 * 2.5 + 100 * 10) / 1e6)
-    assert price.worst(1000, 100) == pytest.approx((1000 * 2.5 + 100 * 10) / 1e6)
-    assert PriceTable(models={"m": price}).find("m-2") is not None
-
-
-@pytest.mark.parametrize(
-    ("rule", "size", "tokens"),
-    [
-        # The providers' own examples and measurements: 1024 x 1024 at 170 a tile and 85; 32-pixel patches times 1.2.
-        (ImageTokens(rule="tiles", size=512, factor=170, base=85), (1024, 1024), 765),
-        (ImageTokens(rule="tiles", size=512, factor=170, base=85), (2048, 4096), 1105),
-        (ImageTokens(size=32, factor=1.2, most=10_000), (1024, 1024), 1229),
-        (ImageTokens(size=32, factor=1.2, most=10_000), (512, 512), 308),
-        (ImageTokens(size=32, factor=1.62, most=1536), (1024, 1024), 1659),
-        (ImageTokens(rule="fixed", base=1101), (640, 480), 1101),
-    ],
-)
-def test_image_tokens(rule: ImageTokens, size: tuple[int, int], tokens: int) -> None:
-    assert rule.count(*size) == tokens

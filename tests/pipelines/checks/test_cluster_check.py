@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 import pipeline
-from llava.pipelines.checks.nodes import PodRequest, why_impossible
 from llava.pipelines.commands import main
 from tests.multinode.api_server import NAMESPACE, ApiServer, api_server
 from tests.pipelines.kfp_server import KfpServer, kfp_server
@@ -282,43 +281,6 @@ def test_rerun_asks_too(
     assert "storage_secret: there is no Secret" in capsys.readouterr().err and not kubeflow.of("POST", "/runs")
 
 
-REQUEST = PodRequest({"nvidia.com/gpu": "4", "cpu": "8"}, {}, [{"key": "nvidia.com/gpu", "operator": "Exists"}])
-
-
-@pytest.mark.parametrize(
-    ("nodes", "pods", "said"),
-    [
-        ([node("a", gpus=4)], 1, ""),
-        ([node("a", gpus=8, cpu="17")], 2, ""),
-        ([node("a", gpus=8, cpu="15500m")], 2, "2 pods of 4 nvidia.com/gpu, 8 cpu are asked for at once"),
-        ([node("a", gpus=4, cpu="4"), node("b", gpus=2)], 1, "no single node has 4 nvidia.com/gpu, 8 cpu together"),
-        ([node("a", gpus=4, taints=[{**GPU_TAINT, "effect": "PreferNoSchedule"}])], 1, ""),
-        ([node("a", gpus=4, taints=[{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}])], 1, ""),
-        ([node("a", gpus=4, taints=[{"key": "spot", "value": "yes", "effect": "NoExecute"}])], 1, "spot=yes:NoExecute"),
-        ([], 1, "the cluster has no nodes"),
-    ],
-)
-def test_room_on_nodes(nodes: list[dict[str, Any]], pods: int, said: str) -> None:
-    found = why_impossible(REQUEST, nodes, pods)
-    assert said in found and bool(found) is bool(said)
-
-
-@pytest.mark.parametrize(
-    ("toleration", "tolerated"),
-    [
-        ({"operator": "Exists"}, True),
-        ({"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}, True),
-        ({"key": "spot", "value": "yes"}, True),
-        ({"key": "spot", "operator": "Equal", "value": "no"}, False),
-        ({"key": "spot", "operator": "Exists", "effect": "NoExecute"}, False),
-        ({"key": "other", "operator": "Exists"}, False),
-    ],
-)
-def test_tolerations_as_kubernetes_reads_them(toleration: dict[str, str], tolerated: bool) -> None:
-    nodes = [node("a", taints=[{"key": "spot", "value": "yes", "effect": "NoSchedule"}])]
-    assert (why_impossible(PodRequest({"cpu": "1"}, {}, [toleration]), nodes) == "") is tolerated
-
-
 def test_the_retry_policy_in_force_is_said_in_one_line(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
     submit()
     assert "workflow-controller-configmap cannot be read" in submit.retries[0]
@@ -357,43 +319,3 @@ def test_trainer_without_runtime_patches_is_too_old(cluster: ApiServer, submit: 
         images_uri="s3://b/i",
     )
     assert "has no spec.runtimePatches and no spec.activeDeadlineSeconds; Trainer 2.2 or later is needed" in said
-
-
-INSTALLED = f"{IN_NAMESPACE}/configmaps/pipeline-install-config"
-
-
-def test_before_2_15_every_key_must_be_there(cluster: ApiServer, kubeflow: KfpServer, submit: Submit) -> None:
-    """Its driver drops `optional`, so that a pod whose key is missing never starts."""
-    cluster.objects[INSTALLED] = {"data": {"appVersion": "2.14.0"}}
-    said = submit()
-    assert not kubeflow.runs
-    assert "hub_secret: there is no Secret 'llava-hub'" in said and "--from-literal=HF_TOKEN=..." in said
-    assert "an empty value will do" in said
-    assert (
-        "storage_config: ConfigMap 'llava-storage' has no AWS_ENDPOINT_URL, AWS_REGION, LLAVA_ACCELERATOR_PRICE" in said
-    )
-    cluster.objects[f"{IN_NAMESPACE}/secrets/llava-hub"] = {"data": {"HF_TOKEN": ""}}
-    keys = ("AWS_ENDPOINT_URL", "AWS_REGION", "LLAVA_ACCELERATOR_PRICE", "LLAVA_PUSHGATEWAY")
-    cluster.objects[f"{IN_NAMESPACE}/configmaps/llava-storage"] = {"data": dict.fromkeys(keys, "")}
-    assert submit() == "" and kubeflow.runs
-
-
-@pytest.mark.parametrize("version", ["2.15.0", "2.17.0", "of our own", ""])
-def test_later_versions_know_what_is_optional(
-    version: str, cluster: ApiServer, kubeflow: KfpServer, submit: Submit
-) -> None:
-    cluster.objects[INSTALLED] = {"data": {"appVersion": version}}
-    assert submit() == "" and kubeflow.runs
-
-
-def test_an_evaluation_by_a_server_that_the_policy_closes_is_refused(
-    cluster: ApiServer, kubeflow: KfpServer, submit: Submit
-) -> None:
-    policy = {"spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 443}]}]}}
-    cluster.objects[f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies"] = {"items": [policy]}
-    given = {"model_uri": "s3://b/model", "evaluate_questions_uri": "s3://b/q.jsonl", "evaluate_benchmark": "pope"}
-    said = submit(
-        package="only-evaluate", **given, evaluate_endpoint="http://llava.vllm:8000/v1", evaluate_endpoint_model="m"
-    )
-    assert "evaluate_endpoint: the NetworkPolicies" in said and "keep evaluate from http://llava.vllm:8000/v1" in said
-    assert not kubeflow.runs
