@@ -157,7 +157,9 @@ def _ledger(uri: str, command: str, *, reading: bool = False) -> Ledger:
 def _show_counts(made: Plan) -> None:
     typer.echo(f"{made.images:,} images, {made.captions:,} captions, {made.boxes:,} boxes; {made.blocked:,} blocked")
     typer.echo(f"tokens {'counted by the tokenizer' if made.exact else 'estimated without a tokenizer'}\n")
-    typer.echo(f"{'kind':14} {'requests':>10} {'answered':>10} {'prefix':>9} {'context':>14} {'images':>14} {'output':>14}")
+    typer.echo(
+        f"{'kind':14} {'requests':>10} {'answered':>10} {'prefix':>9} {'context':>14} {'images':>14} {'output':>14}"
+    )
     for kind in made.kinds:
         typer.echo(
             f"{kind.kind:14} {kind.requests:>10,} {kind.answered:>10,} {kind.prefix_tokens:>9,} "

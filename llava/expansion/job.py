@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llava.errors import DataError, RowError, SettingsError
-from llava.expansion.gates.blocklist import BlocklistGate, read_blocklist
 from llava.data.image_error import ImageError
 from llava.data.images import ImageSource
+from llava.errors import DataError, RowError, SettingsError
+from llava.expansion.gates.blocklist import BlocklistGate, read_blocklist
 from llava.expansion.recipe.attaching import Attacher, ImageForm
 from llava.expansion.recipe.kinds import BUILT_IN_KINDS, ExpansionRecipe, KindRecipe, load_expansion_recipe
 from llava.expansion.recipe.requests import Request, all_requests

@@ -1,8 +1,9 @@
 """Requests to a teacher, and the ids that make spending repeatable.
 
-An id is a hash over what is sent and over nothing else (an image stands in it by the hash of its file): the same body has the same id in every run, online or in a
-batch file, so nothing is asked or paid for twice. Parsing rules, turn limits and gates are no part of it. Bodies that
-are equal, such as two images with one caption, are told apart by a count: the second is a second draw.
+An id is a hash over what is sent and over nothing else: the same body has the same id in every run, online or in a
+batch file, so nothing is asked or paid for twice. An image stands in it by the hash of its file. Parsing rules, turn
+limits and gates are no part of it. Bodies that are equal, such as two images with one caption, are told apart by a
+count: the second is a second draw.
 """
 
 from __future__ import annotations
