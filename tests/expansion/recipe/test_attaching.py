@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 
 from llava.errors import DataError, SettingsError
 from llava.expansion.asking.batch_files import export_batches
@@ -154,7 +154,7 @@ def eyes() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             asked.append(body)
             url = body["messages"][-1]["content"][0]["image_url"]["url"]
             with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
-                red, green, blue = image.convert("RGB").resize((1, 1)).getpixel((0, 0))
+                red, green, blue = ImageStat.Stat(image.convert("RGB")).mean
                 colour = max((red, "red"), (green, "green"), (blue, "blue"))[1]
             text = f"Question:\nWhat color is it?\n===\nAnswer:\nIt is {colour}.\n===\nQuestion:\nIs it big?\n===\n" \
                 f"Answer:\nNo, the {colour} thing is small."  # fmt: skip
