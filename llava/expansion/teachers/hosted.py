@@ -10,10 +10,9 @@ import asyncio
 import json
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2 as httpx  # what the openai package speaks HTTP with
-import openai
 
 from llava.errors import SettingsError, StorageError
 from llava.expansion.recipe.requests import Request
@@ -22,6 +21,9 @@ from llava.expansion.teachers.completions import failure_of, read_completion
 from llava.expansion.teachers.failures import TeacherFailure
 from llava.expansion.teachers.twice import Twice
 from llava.parsing import parse_rows
+
+if TYPE_CHECKING:
+    import openai
 
 _BYTES_PER_TOKEN = 16  # far above any text, JSON escapes included
 _LEAST_CAP = 262_144
@@ -84,6 +86,8 @@ class HostedTeacher:
         return read_completion(data, request.model)
 
     def _connect(self) -> _Line:
+        import openai  # takes a second, which who only checks settings does not wait for
+
         # One connection: whoever has the client has it alone.
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         client = openai.AsyncOpenAI(
@@ -97,6 +101,8 @@ class HostedTeacher:
 
     async def _fetch(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Any, bool]:
         """The JSON of the response, or the beginning of its text and True where it is longer than any reply can be."""
+        import openai
+
         body = await self._body(request)
         cap = max(_LEAST_CAP, _BYTES_PER_TOKEN * (request.max_tokens or 0))
         received = bytearray()
