@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "expansion": ("openai", "rensa", "tokenizers"),
     "train": ("torch", "transformers", "deepspeed", "peft", "safetensors", "sentencepiece", "tokenizers"),
     "export": ("onnx", "onnxruntime", "onnxscript", "torch", "transformers", "safetensors"),
-    "pipeline": ("kfp", "kubernetes", "cronsim"),
+    "pipeline": ("kfp", "kubernetes", "cronsim", "docker"),
     "serve": ("starlette", "uvicorn", "torch", "transformers"),
     "tables": ("pyarrow",),
     "gguf": ("gguf",),

@@ -19,7 +19,7 @@ from llava.pipelines.clean_command import add_clean
 from llava.pipelines.clustertest.command import add_clustertest
 from llava.pipelines.clustertest.world import MakeWorld
 from llava.pipelines.cost_command import add_cost
-from llava.pipelines.graph import STAGES, package_names
+from llava.pipelines.graph import STAGES, package_names, plan_package
 from llava.pipelines.options import json_object, package_of, pairs, parameter_file, read_parameters
 from llava.pipelines.package import compile_package
 from llava.pipelines.parameters import require_sound_run
@@ -113,6 +113,7 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
     @app.command()
     def parameters(package: opt.PackageOption = "full") -> None:
         """Every pipeline parameter with default and description: a file to fill in for --params."""
+        plan_package(package)  # refuses a name that is none before kfp is imported
         with tempfile.TemporaryDirectory(prefix="llava-package-") as folder:
             compiled, _ = compile_package(build, package, Path(folder), ClusterOptions())
             typer.echo(parameter_file(compiled))

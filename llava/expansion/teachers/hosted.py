@@ -10,18 +10,20 @@ import asyncio
 import json
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2 as httpx  # what the openai package speaks HTTP with
-import openai
 
-from llava.errors import SettingsError
+from llava.errors import SettingsError, StorageError
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply
 from llava.expansion.teachers.completions import failure_of, read_completion
 from llava.expansion.teachers.failures import TeacherFailure
 from llava.expansion.teachers.twice import Twice
 from llava.parsing import parse_rows
+
+if TYPE_CHECKING:
+    import openai
 
 _BYTES_PER_TOKEN = 16  # far above any text, JSON escapes included
 _LEAST_CAP = 262_144
@@ -84,6 +86,8 @@ class HostedTeacher:
         return read_completion(data, request.model)
 
     def _connect(self) -> _Line:
+        import openai  # takes a second, which who only checks settings does not wait for
+
         # One connection: whoever has the client has it alone.
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         client = openai.AsyncOpenAI(
@@ -97,7 +101,9 @@ class HostedTeacher:
 
     async def _fetch(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Any, bool]:
         """The JSON of the response, or the beginning of its text and True where it is longer than any reply can be."""
-        body = request.body()
+        import openai
+
+        body = await self._body(request)
         cap = max(_LEAST_CAP, _BYTES_PER_TOKEN * (request.max_tokens or 0))
         received = bytearray()
         try:
@@ -125,6 +131,14 @@ class HostedTeacher:
             return parse_rows(bytes(received)), False
         except ValueError as error:
             raise TeacherFailure("retry", "malformed response: not JSON", billed=True) from error
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        if request.attached is None:
+            return request.body()
+        try:
+            return await asyncio.to_thread(request.body)  # an image is read and encoded: others go on meanwhile
+        except StorageError as error:
+            raise TeacherFailure("retry", f"image: {error}") from error
 
     async def renew(self) -> None:
         """Use new connections from now on; those in use are closed when their replies are in."""
