@@ -102,7 +102,9 @@ def demo_report(summary: dict[str, Any], record: RunRecord) -> Report:
     for stage, title in REPORTS.items():
         page = storage.read_text(record.outputs[f"{stage}_report"].uri)
         # Each report keeps its own styles: a frame of its own, nothing fetched.
-        report.raw(title, f'<iframe class="frame" srcdoc="{html.escape(page)}" title="{title}"></iframe>')
+        # A page within a page is under the outer one's policy, too, and the evaluation's searches with a script.
+        frame = f'<iframe class="frame" srcdoc="{html.escape(page)}" title="{title}"></iframe>'
+        report.raw(title, frame, scripts=True)
     return report
 
 

@@ -81,7 +81,7 @@ async def opened(url: str, folder: Path) -> AsyncIterator[Page]:
                 page = Page(socket)
                 for domain in ("Runtime", "Log", "Page"):
                     await page.call(f"{domain}.enable")
-                await page.until("document.readyState === 'complete'")
+                await page.until("location.href !== 'about:blank' && document.readyState === 'complete'")
                 yield page
     finally:
         process.terminate()

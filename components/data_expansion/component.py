@@ -16,6 +16,9 @@ def expand(
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
     images_uri: str = "",
+    image_longest_side: int = 1024,
+    image_quality: int = 85,
+    image_url_prefix: str = "",
     image_prefix: str = "",
     split: str = "train",
     kinds: str = "conversation,detail,reasoning",
@@ -60,7 +63,10 @@ def expand(
 
     Args:
         annotations_uri: COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or image-caption lists (blip_laion JSON, JSON lines, CSV)
-        images_uri: Folder or URI that image paths start from; only the preview reads it
+        images_uri: Folder or URI that image paths start from; for the preview, and for kinds that show the image
+        image_longest_side: Images shown to the teacher are scaled down to so many pixels; 0: never
+        image_quality: JPEG quality of images that are scaled or converted
+        image_url_prefix: Address below which the teacher finds the images itself; empty: they travel in the requests
         image_prefix: Put before each file name in the rows, e.g. train2017
         split: Which files of an annotations folder: captions_<split>*.json
         kinds: Instruction rows to make; also: naive, region

@@ -19,7 +19,8 @@ app = typer.Typer()
 # What decides which requests there are: the same flags with the same meaning as in `llava expand`.
 _JOB = (
     "annotations_uri", "split", "image_prefix", "kinds", "expansion_recipe", "teacher_model", "limit", "seed",
-    "blocklist_uri", "max_bad_rows", "extra_body", "ledger_uri",
+    "blocklist_uri", "max_bad_rows", "extra_body", "ledger_uri", "images_uri", "image_longest_side", "image_quality",
+    "image_url_prefix",
 )  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def plan(
     local_price_per_hour: Annotated[float, typer.Option(help="What that teacher's machine costs an hour")] = 0.0,
 ) -> None:
     """Counts, tokens, cost and time of an expansion, before anything is spent."""
-    from llava.expansion.asking.prices import load_prices
+    from llava.expansion.asking.prices import FREE, load_prices
     from llava.expansion.asking.token_counts import TokenCounter
     from llava.expansion.estimate import make_plan
 
@@ -46,7 +47,7 @@ def plan(
     counter = TokenCounter(tokenizer or (price.tokenizer if price else ""))
     ledger = _ledger(settings.ledger_uri, "plan", reading=True) if settings.ledger_uri else None
     try:
-        made = make_plan(job, counter, ledger)
+        made = make_plan(job, counter, ledger, price or FREE)
     finally:
         if ledger is not None:
             ledger.close()
@@ -156,11 +157,13 @@ def _ledger(uri: str, command: str, *, reading: bool = False) -> Ledger:
 def _show_counts(made: Plan) -> None:
     typer.echo(f"{made.images:,} images, {made.captions:,} captions, {made.boxes:,} boxes; {made.blocked:,} blocked")
     typer.echo(f"tokens {'counted by the tokenizer' if made.exact else 'estimated without a tokenizer'}\n")
-    typer.echo(f"{'kind':14} {'requests':>10} {'answered':>10} {'prefix':>9} {'context':>14} {'output':>14}")
+    typer.echo(
+        f"{'kind':14} {'requests':>10} {'answered':>10} {'prefix':>9} {'context':>14} {'images':>14} {'output':>14}"
+    )
     for kind in made.kinds:
         typer.echo(
             f"{kind.kind:14} {kind.requests:>10,} {kind.answered:>10,} {kind.prefix_tokens:>9,} "
-            f"{kind.context_tokens:>14,.0f} {kind.output_tokens:>14,.0f}"
+            f"{kind.context_tokens:>14,.0f} {kind.image_tokens:>14,.0f} {kind.output_tokens:>14,.0f}"
         )
     usage = made.usage(cached=True)
     share = usage.cached_input / usage.input if usage.input else 0.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llava.expansion.asking.budget import image_tokens
 from llava.expansion.asking.ledger import Ledger
-from llava.expansion.asking.prices import Price
+from llava.expansion.asking.prices import FREE, Price
 from llava.expansion.asking.token_counts import TokenCounter
 from llava.expansion.job import Job
 from llava.expansion.teachers.base import Usage
@@ -23,6 +24,7 @@ class KindPlan:
     answered: int = 0
     prefix_tokens: int = 0
     context_tokens: float = 0.0
+    image_tokens: float = 0.0
     output_tokens: float = 0.0
 
     @property
@@ -49,7 +51,7 @@ class Plan:
 
     def usage(self, *, cached: bool) -> Usage:
         """Tokens of everything still missing; with `cached`, all but each kind's first prefix come from the cache."""
-        fresh = sum(kind.missing * kind.prefix_tokens + kind.context_tokens for kind in self.kinds)
+        fresh = sum(kind.missing * kind.prefix_tokens + kind.context_tokens + kind.image_tokens for kind in self.kinds)
         hits = sum(max(kind.missing - 1, 0) * kind.prefix_tokens for kind in self.kinds) if cached else 0
         return Usage(round(fresh), hits, round(sum(kind.output_tokens for kind in self.kinds)))
 
@@ -72,8 +74,9 @@ class Plan:
         }
 
 
-def make_plan(job: Job, counter: TokenCounter, ledger: Ledger | None) -> Plan:
-    """Render every request and count; contexts are tokenised for a sample and scaled by their bytes.
+def make_plan(job: Job, counter: TokenCounter, ledger: Ledger | None, price: Price = FREE) -> Plan:
+    """Render every request and count; contexts are tokenised for a sample and scaled by their bytes, images counted
+    by the price's rule.
 
     Where the ledger knows replies of a kind, their mean output replaces the recipe's guess.
     """
@@ -93,6 +96,7 @@ def make_plan(job: Job, counter: TokenCounter, ledger: Ledger | None) -> Plan:
                 continue
             size = len(request.context)
             total_bytes += size
+            entry.image_tokens += image_tokens(price, request)
             if entry.requests <= _SAMPLE or entry.requests % 97 == 0:
                 sampled_bytes += size
                 sampled_tokens += counter.messages([{"role": "user", "content": request.context}])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llava.errors import DataError, SettingsError
+from llava.data.image_error import ImageError
+from llava.data.images import ImageSource
+from llava.errors import DataError, RowError, SettingsError
 from llava.expansion.gates.blocklist import BlocklistGate, read_blocklist
+from llava.expansion.recipe.attaching import Attacher, ImageForm
 from llava.expansion.recipe.kinds import BUILT_IN_KINDS, ExpansionRecipe, KindRecipe, load_expansion_recipe
 from llava.expansion.recipe.requests import Request, all_requests
 from llava.expansion.sources.corpus import AnnotatedImage, Corpus
+from llava.expansion.sources.image_files import ImageFacts, look_at
 from llava.expansion.sources.opening import open_corpus
 
 
@@ -23,6 +27,7 @@ class Job:
     model: the teacher's name, part of every request's id.
     blocked: numeric ids of images that must give no row.
     extra_body: fields of every request's body that override the recipe's.
+    attacher: of the images, where a kind shows them to the teacher.
     """
 
     recipe: ExpansionRecipe
@@ -33,6 +38,12 @@ class Job:
     seed: int
     blocked: frozenset[int]
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    attacher: Attacher | None = None
+
+    @property
+    def seeing(self) -> list[KindRecipe]:
+        """The kinds whose teacher gets the image itself."""
+        return [kind for kind in self.taught if kind.context.sees]
 
     def images(self) -> Iterator[AnnotatedImage]:
         """All images but the blocked ones: nothing is paid for those."""
@@ -44,7 +55,7 @@ class Job:
     def requests(self, kinds: Sequence[KindRecipe] | None = None) -> Iterator[Request]:
         """Every request, kind after kind; the same in every run."""
         for kind in self.taught if kinds is None else kinds:
-            yield from all_requests([kind], self.model, self.images(), self.seed, self.extra_body)
+            yield from all_requests([kind], self.model, self.images(), self.seed, self.extra_body, self.attacher)
 
 
 def open_job(
@@ -60,12 +71,14 @@ def open_job(
     blocklist_uri: str,
     max_bad_rows: float,
     extra_body: Mapping[str, Any] | None = None,
+    images_uri: str = "",
+    image_form: ImageForm | None = None,
 ) -> Job:
-    """Read recipe, block-list and annotations.
+    """Read recipe, block-list and annotations, and where a kind shows images to the teacher, look at each of them.
 
     Raises:
-        SettingsError: an unknown kind or recipe, or two kinds that send the same requests.
-        DataError: annotations that cannot be used, or too many broken rows in them.
+        SettingsError: an unknown kind or recipe, two kinds that send the same requests, or images without a root.
+        DataError: annotations that cannot be used, or too many broken rows or images in them.
     """
     recipe = load_expansion_recipe(expansion_recipe)
     names = split_names(kinds)
@@ -82,7 +95,33 @@ def open_job(
             f"annotations: {bad} of {corpus.rows_read} rows cannot be used, more than max_bad_rows ({max_bad_rows:g}); "
             f"the first: {corpus.problems[0]}"
         )
-    return Job(recipe, tuple(names), taught, corpus, model, seed, blocked, extra_body or {})
+    job = Job(recipe, tuple(names), taught, corpus, model, seed, blocked, extra_body or {})
+    if not job.seeing:
+        return job
+    if not images_uri:
+        kinds_shown = ", ".join(kind.name for kind in job.seeing)
+        raise SettingsError(f"images_uri: empty; the images themselves are shown to the teacher for {kinds_shown}")
+    return replace(job, attacher=_attacher(job, images_uri, image_form or ImageForm(), max_bad_rows))
+
+
+def _attacher(job: Job, images_uri: str, form: ImageForm, max_bad_rows: float) -> Attacher:
+    source = ImageSource(images_uri)
+    facts: dict[str, ImageFacts] = {}
+    bad: list[ImageError] = []
+    for path, found in look_at(source, (image.path for image in job.images())):
+        if isinstance(found, ImageError):
+            bad.append(found)
+        else:
+            facts[path] = found
+    if len(bad) > max_bad_rows * (len(bad) + len(facts)):
+        raise DataError(
+            f"images_uri: {len(bad)} of {len(bad) + len(facts)} images cannot be used, more than max_bad_rows "
+            f"({max_bad_rows:g}); the first: {bad[0]}"
+        )
+    for position, error in enumerate(bad):
+        problem = RowError(images_uri, position, "image", error.ref, error.expected, problem=error.problem)
+        job.corpus.problems.append(problem)
+    return Attacher(source, facts, form)
 
 
 def _refuse_twins(taught: Sequence[KindRecipe], extra_body: Mapping[str, Any]) -> None:

@@ -146,6 +146,11 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
 def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
     """Fill the ledger, stop where the teacher or the budget does; returns the number of requests, answered ones too."""
     job = expansion.job
+    blind = [kind.name for kind in job.taught if kind.context.shows == "image"]
+    if blind and expansion.teacher.teacher == OFFLINE:
+        raise SettingsError(
+            f"kinds: {', '.join(blind)} shows the image alone, and the offline teacher sees none; set teacher to openai"
+        )
     for note in ledger.notes:
         telemetry.note(f"ledger: {note}")
     unusable, off = form_check(job.recipe), set(expansion.checks.gates_off)

@@ -24,7 +24,16 @@ class Settings(StageSettings):
         description="COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or "
         "image-caption lists (blip_laion JSON, JSON lines, CSV)"
     )
-    images_uri: str = Field("", description="Folder or URI that image paths start from; only the preview reads it")
+    images_uri: str = Field(
+        "", description="Folder or URI that image paths start from; for the preview, and for kinds that show the image"
+    )
+    image_longest_side: int = Field(
+        1024, ge=0, description="Images shown to the teacher are scaled down to so many pixels; 0: never"
+    )
+    image_quality: int = Field(85, ge=1, le=95, description="JPEG quality of images that are scaled or converted")
+    image_url_prefix: str = Field(
+        "", description="Address below which the teacher finds the images itself; empty: they travel in the requests"
+    )
     image_prefix: str = Field("", description="Put before each file name in the rows, e.g. train2017")
     split: str = Field("train", description="Which files of an annotations folder: captions_<split>*.json")
     kinds: str = Field("conversation,detail,reasoning", description="Instruction rows to make; also: naive, region")
@@ -100,6 +109,7 @@ def job_of(settings: Settings, model: str) -> Job:
         SettingsError: an unknown kind or recipe, or extra_body that is no JSON object.
     """
     from llava.expansion.job import open_job
+    from llava.expansion.recipe.attaching import ImageForm
 
     return open_job(
         annotations_uri=settings.annotations_uri,
@@ -113,6 +123,8 @@ def job_of(settings: Settings, model: str) -> Job:
         blocklist_uri=settings.blocklist_uri,
         max_bad_rows=settings.max_bad_rows,
         extra_body=_extra_body(settings.extra_body),
+        images_uri=settings.images_uri,
+        image_form=ImageForm(settings.image_longest_side, settings.image_quality, settings.image_url_prefix),
     )
 
 

@@ -59,11 +59,12 @@ def test_the_whole_and_then_each_stage_alone(
     root = f"{moto_s3.uri}/runs"
 
     def call(*arguments: str) -> tuple[str, dict[str, str]]:
-        """A command of `pipeline.py`: the run's id and its outputs, from what it printed."""
+        """A command of `pipeline.py`: the run's id from what it printed, and its outputs from its record."""
         make_app(pipeline.build)([*arguments, "--root", root, "--work", str(tmp_path / "work")], standalone_mode=False)
         said = capsys.readouterr().out.splitlines()
-        (line,) = [line for line in said if " done after " in line]
-        return line.split()[2], dict(line.split()[:2] for line in said if line.startswith("  "))
+        (run,) = [line.split()[1] for line in said if line.startswith("run ")]
+        outputs = storage.read_json(f"{root}/{run}/run.json")["outputs"]
+        return run, {name: output["uri"] for name, output in outputs.items()}
 
     def pairs(values: dict[str, Any]) -> list[str]:
         return [part for name, value in values.items() for part in ("--param", f"{name}={value}")]

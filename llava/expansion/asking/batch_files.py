@@ -15,7 +15,7 @@ from typing import Any
 
 from llava import storage
 from llava.errors import DataError
-from llava.expansion.asking.budget import message_bytes
+from llava.expansion.asking.budget import image_tokens, message_bytes
 from llava.expansion.asking.entries import Entry, Status
 from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.prices import Price
@@ -133,7 +133,7 @@ class Importer:
         self._unusable = unusable
         self._price = price
         self._repairs = repairs
-        self._sizes: dict[str, tuple[str, int]] = {}
+        self._sizes: dict[str, tuple[str, int]] = {}  # kind, and an upper bound of the tokens of the user's turn
         self._kinds: dict[str, Request] = {}  # one request of each kind: what its others share
         self._refused: list[tuple[str, str, str]] = []  # (id, reason, origin)
         self._waiting: list[Entry] = []
@@ -141,7 +141,7 @@ class Importer:
         self._new: dict[str, tuple[int, int]] = {}  # id -> entries and unusable replies among the waiting ones
         for request in requests:
             self._kinds.setdefault(request.kind, request)
-            self._sizes[request.id] = (request.kind, len(request.context.encode()))
+            self._sizes[request.id] = (request.kind, len(request.context.encode()) + image_tokens(price, request))
 
     def read(self, lines: Iterable[tuple[int, bytes]]) -> None:
         """Read the lines of one answer file."""

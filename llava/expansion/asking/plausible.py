@@ -6,6 +6,8 @@ from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Usage
 
 _ENOUGH = 20  # replies of a kind before any of it is doubted
+# Images of one size take the same tokens by any provider's rule; those of another size may not be compared with them.
+_Group = tuple[str, int, int]
 _LEAST = 16.0  # tokens off that no tokenizer makes suspicious
 _TIMES = 8.0  # the mean distance from the line
 
@@ -36,20 +38,21 @@ class _Line:
 
 
 class Plausible:
-    """Compares prompt tokens with those of the other replies of a kind.
+    """Compares prompt tokens with those of the other replies of a kind, and of an image of that size.
 
     A first doubt is answered by asking again: the same count twice is the prompt's own.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[_Group, _Line] = {}
         self._doubted: dict[str, int] = {}
 
     def doubt(self, request: Request, usage: Usage) -> str:
         """Why the reply may be another request's, or an empty text."""
         if not usage.input:
             return ""
-        line = self._lines.setdefault(request.kind, _Line())
+        group = (request.kind, *(request.attached.size if request.attached else (0, 0)))
+        line = self._lines.setdefault(group, _Line())
         size, tokens = float(len(request.context.encode())), float(usage.input)
         off = line.distance(size, tokens)
         if line.n >= _ENOUGH and off > max(_LEAST, _TIMES * line.usual):

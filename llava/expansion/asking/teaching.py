@@ -112,7 +112,7 @@ def ask_in_batches(
     return BatchRun(
         settings.open_batches(),
         ledger,
-        lambda: _bounded(requests(), settings.max_cost),
+        lambda: _bounded(requests(), settings.max_cost, settings.price()),
         unusable=unusable,
         price=settings.price(),
         max_cost=settings.max_cost,
@@ -155,15 +155,21 @@ def ask_all(
             progress=progress,
         )
         try:
-            return await dispatcher.run(_bounded(requests, settings.max_cost))
+            return await dispatcher.run(_bounded(requests, settings.max_cost, settings.price(model)))
         finally:
             await teacher.close()
 
     return asyncio.run(work())
 
 
-def _bounded(requests: Iterable[Request], max_cost: float) -> Iterator[Request]:
+def _bounded(requests: Iterable[Request], max_cost: float, price: Price) -> Iterator[Request]:
     for request in requests:
+        if max_cost and request.attached is not None and price.image is None and not price.free:
+            raise SettingsError(
+                f"max_cost: the price table does not say how many tokens {request.model!r} takes for an image, so that "
+                "nothing can be kept below it; add `image` to the model's line (docs/data.md), or leave out kinds that "
+                "show the image"
+            )
         if max_cost and request.max_tokens is None:
             raise SettingsError(
                 f"max_cost: requests of kind {request.kind!r} have no output limit, so that their cost has none; set "

@@ -1,8 +1,9 @@
-"""What the teacher is shown of an image: captions and boxes as text, never pixels."""
+"""What the teacher is shown of an image: captions and boxes as text, the image itself, or both."""
 
 from __future__ import annotations
 
 import string
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -15,6 +16,9 @@ _FIELDS = {"category", "x1", "y1", "x2", "y2"}
 class ContextRecipe(Strict):
     """How an image is written down for the teacher; part of a kind's recipe."""
 
+    shows: Literal["text", "image", "both"] = Field(
+        "text", description="text: captions and boxes, for teachers that see nothing; image: the image alone; both"
+    )
     captions: bool = Field(True, description="One caption a line")
     boxes: bool = Field(False, description="A blank line, then one line per box")
     box_line: str = Field("{category}: [{x1}, {y1}, {x2}, {y2}]", description="Corners divided by the image's size")
@@ -32,10 +36,17 @@ class ContextRecipe(Strict):
 
     def usable(self, image: AnnotatedImage) -> bool:
         """False where the image has nothing to show for this kind."""
-        return bool(image.captions) and (bool(image.boxes) or not self.needs_boxes)
+        return (bool(image.captions) or self.sees) and (bool(image.boxes) or not self.needs_boxes)
+
+    @property
+    def sees(self) -> bool:
+        """True where the image itself is part of the request."""
+        return self.shows != "text"
 
     def render(self, image: AnnotatedImage) -> str:
-        """The user turn of a request."""
+        """The text of a request's user turn; empty where the image alone is shown."""
+        if self.shows == "image":
+            return ""
         text = "\n".join(image.captions) if self.captions else ""
         if not self.boxes or not image.boxes or not image.width or not image.height:
             return text

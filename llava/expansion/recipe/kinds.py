@@ -91,7 +91,7 @@ def check_extra_body(extra_body: Mapping[str, Any]) -> None:
 class KindRecipe(Strict):
     """One kind of rows a teacher writes."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     version: int = Field(1, ge=1, description="For people, and part of the recipe's hash in provenance; of no id")
     system: str = Field(min_length=1)
     examples: list[Example] = Field(default_factory=list)

@@ -1,8 +1,9 @@
 """Requests to a teacher, and the ids that make spending repeatable.
 
 An id is a hash over what is sent and over nothing else: the same body has the same id in every run, online or in a
-batch file, so nothing is asked or paid for twice. Parsing rules, turn limits and gates are no part of it. Bodies that
-are equal, such as two images with one caption, are told apart by a count: the second is a second draw.
+batch file, so nothing is asked or paid for twice. An image stands in it by the hash of its file. Parsing rules, turn
+limits and gates are no part of it. Bodies that are equal, such as two images with one caption, are told apart by a
+count: the second is a second draw.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llava.expansion.recipe.attaching import Attached, Attacher
 from llava.expansion.recipe.kinds import KindRecipe, Sampling
 from llava.expansion.sources.corpus import AnnotatedImage
 
@@ -31,6 +33,7 @@ class Request:
         fields: the rest of the body as it is sent: sampling, output limit, whatever `extra_body` adds.
         limit_name: which of `fields` limits the output; empty: none does.
         max_tokens: that limit; None without one.
+        attached: the image itself, for a teacher that sees; it is read when the body is made.
     """
 
     id: str
@@ -42,14 +45,28 @@ class Request:
     fields: Mapping[str, Any]
     limit_name: str
     max_tokens: int | None
+    attached: Attached | None = None
 
     def body(self) -> dict[str, Any]:
-        """The body of `POST /chat/completions`; the one place where it is put together."""
+        """The body of `POST /chat/completions`; the one place where it is put together.
+
+        Raises:
+            DataError, StorageError: the image cannot be read, or is another one by now.
+        """
         return {"model": self.model, "messages": self.messages(), **self.fields}
 
+    def text_body(self) -> dict[str, Any]:
+        """The body without the image."""
+        return replace(self, attached=None).body()
+
     def messages(self) -> list[dict[str, Any]]:
-        """Prefix and the user's turn."""
-        return [*self.prefix, {"role": "user", "content": self.context}]
+        """Prefix and the user's turn, in which the image stands before the text."""
+        if self.attached is None:
+            return [*self.prefix, {"role": "user", "content": self.context}]
+        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": self.attached.url()}}]
+        if self.context:
+            parts.append({"type": "text", "text": self.context})
+        return [*self.prefix, {"role": "user", "content": parts}]
 
     def repaired(self) -> Request:
         """The request after an unusable reply: a note at its end (the prefix stays cached), and twice the room."""
@@ -85,17 +102,19 @@ class RequestMaker:
         self._digest = hashlib.sha256(shared.encode())
         self._seen: Counter[int] = Counter()
 
-    def request(self, image: AnnotatedImage, context: str) -> Request:
-        """The request about one image; equal contexts are counted in the order of asking."""
+    def request(self, image: AnnotatedImage, context: str, attached: Attached | None = None) -> Request:
+        """The request about one image; equal ones are counted in the order of asking."""
         digest = self._digest.copy()
         digest.update(context.encode())
+        if attached is not None:
+            digest.update(f"\nimage {attached.key()}".encode())
         key = int.from_bytes(digest.digest()[:8], "big")
         self._seen[key] += 1
         if self._seen[key] > 1:
             digest.update(f"\n{self._seen[key]}".encode())
         return Request(
             digest.hexdigest()[:32], self._kind, image, self._prefix, context, self._model,
-            self._fields, self._limit_name, self._limit,
+            self._fields, self._limit_name, self._limit, attached,
         )  # fmt: skip
 
 
@@ -105,8 +124,13 @@ def requests_of(
     images: Iterable[AnnotatedImage],
     seed: int,
     extra_body: Mapping[str, Any] | None = None,
+    attacher: Attacher | None = None,
 ) -> Iterator[Request]:
-    """The requests of one kind in the images' order; deterministic."""
+    """The requests of one kind in the images' order; deterministic.
+
+    Args:
+        attacher: for kinds that show the image; an image that it does not have is left out.
+    """
     maker = RequestMaker(kind.name, kind.prefix(), model, kind.sampling, extra_body)
     threshold = int(kind.share * 2**64)
     for image in images:
@@ -114,7 +138,10 @@ def requests_of(
             continue
         if kind.share < 1.0 and _lot(f"{seed}:{kind.name}:{image.path}") >= threshold:
             continue
-        yield maker.request(image, kind.context.render(image))
+        attached = attacher.attach(image) if attacher is not None and kind.context.sees else None
+        if attached is None and kind.context.sees:
+            continue
+        yield maker.request(image, kind.context.render(image), attached)
 
 
 def all_requests(
@@ -123,10 +150,11 @@ def all_requests(
     images: Iterable[AnnotatedImage],
     seed: int,
     extra_body: Mapping[str, Any] | None = None,
+    attacher: Attacher | None = None,
 ) -> Iterator[Request]:
     """Kind after kind, so that a provider's prompt cache stays warm; `images` is iterated once per kind."""
     for kind in kinds:
-        yield from requests_of(kind, model, images, seed, extra_body)
+        yield from requests_of(kind, model, images, seed, extra_body, attacher)
 
 
 def _lot(text: str) -> int:

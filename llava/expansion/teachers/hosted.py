@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2 as httpx  # what the openai package speaks HTTP with
 
-from llava.errors import SettingsError
+from llava.errors import SettingsError, StorageError
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply
 from llava.expansion.teachers.completions import failure_of, read_completion
@@ -103,7 +103,7 @@ class HostedTeacher:
         """The JSON of the response, or the beginning of its text and True where it is longer than any reply can be."""
         import openai
 
-        body = request.body()
+        body = await self._body(request)
         cap = max(_LEAST_CAP, _BYTES_PER_TOKEN * (request.max_tokens or 0))
         received = bytearray()
         try:
@@ -131,6 +131,14 @@ class HostedTeacher:
             return parse_rows(bytes(received)), False
         except ValueError as error:
             raise TeacherFailure("retry", "malformed response: not JSON", billed=True) from error
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        if request.attached is None:
+            return request.body()
+        try:
+            return await asyncio.to_thread(request.body)  # an image is read and encoded: others go on meanwhile
+        except StorageError as error:
+            raise TeacherFailure("retry", f"image: {error}") from error
 
     async def renew(self) -> None:
         """Use new connections from now on; those in use are closed when their replies are in."""

@@ -46,6 +46,9 @@ def test_the_bundled_recipe_has_what_the_method_asks_for() -> None:
         "conversation": 2,
         "detail": 3,
         "reasoning": 3,
+        "conversation-vision": 1,
+        "detail-vision": 1,
+        "reasoning-vision": 1,
     }
     assert len(RECIPE.questions["brief"]) == 11 and len(RECIPE.questions["detailed"]) == 16
     assert not RECIPE.kinds["conversation"].context.boxes and RECIPE.kinds["detail"].context.boxes
