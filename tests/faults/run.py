@@ -225,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="20 faults, as CI does")
     parser.add_argument("--stage", action="append", choices=world.STAGES, help="only trials of this stage; repeat")
     parser.add_argument("--place", choices=("disk", "store"), help="only trials that write there")
+    parser.add_argument("--orchestrator", action="store_true", help="only kills of the orchestrator")
     parser.add_argument("--seed", type=int, default=0, help="of the times at which is killed (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="trials beside each other (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="work there, keep the undisturbed run and use it again")
@@ -232,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen: list[Any] = trials.short() if options.short else trials.long(options.seed)
     chosen = [each for each in chosen if not options.stage or each.stage in options.stage]
     chosen = [each for each in chosen if not options.place or each.place == options.place]
+    chosen = [] if options.orchestrator else chosen
     orchestrators = [] if options.stage or options.place else ["only-expand"] if options.short else ["full"]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llava-faults-") as folder:
