@@ -209,8 +209,8 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     """All files below `uri`, sorted by path; nothing when the folder does not exist."""
     if not is_remote(uri):
         root = local_path(uri)
-        for path in sorted(p for p in root.rglob("*") if p.is_file() and not local_files.is_temporary(p)):
-            yield FileInfo(path.relative_to(root).as_posix(), path.stat().st_size)
+        names = (path.relative_to(root) for path in sorted(root.rglob("*")) if path.is_file())
+        yield from (FileInfo(n.as_posix(), (root / n).stat().st_size) for n in names if not local_files.is_temporary(n))
         return
     for name, length, _ in s3.list_objects(uri):
         yield FileInfo(name, length)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tests.faults.attempts import Fault
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 # Small pieces come from the system one by one, so that a limit is met by the next tensor and not after a heap is full.
-_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
 _SAID = "[Cc]an ?not allocate|can't allocate|MemoryError|bad_alloc"
 _STEP = 4 << 20
 
@@ -100,7 +99,7 @@ def killed_by_the_kernel(pattern: str, seconds: float = 0.0) -> Fault:
                 time.sleep(0.02)
             return True
 
-    return Fault("memory limit (kernel kills)", watch=watch, needs="cgroup")
+    return Fault("memory limit (kernel kills)", watch=watch, environment=_ALLOCATION, needs="cgroup")
 
 
 def refused(pattern: str, seconds: float = 0.0) -> Fault:
@@ -111,10 +110,8 @@ def refused(pattern: str, seconds: float = 0.0) -> Fault:
             return False
         for each in attempts.ranks(process) or [process]:
             with contextlib.suppress(psutil.Error):
-                each.send_signal(signal.SIGSTOP)  # nothing grows between the look and the limit
-                size = each.memory_info().vms
+                size = each.memory_info().vms // 2  # below what it has: every further piece is refused, however small
                 each.rlimit(psutil.RLIMIT_AS, (size, size))
-                each.send_signal(signal.SIGCONT)
         while attempts.lives(process):
             time.sleep(0.02)
         return True
