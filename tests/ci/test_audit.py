@@ -33,7 +33,7 @@ def test_versions_are_compared_as_versions(version: str, weak: bool) -> None:
 
 @pytest.mark.parametrize(("until", "weak"), [("2026-06-01", False), ("2026-05-31", True)])
 def test_an_acceptance_ends_on_its_day(until: str, weak: bool) -> None:
-    accepted = {"id": TORCH["id"], "files": ["a.txt"], "reason": "nothing is loaded", "until": until}
+    accepted: dict[str, object] = {"id": TORCH["id"], "files": ["a.txt"], "reason": "nothing is loaded", "until": until}
     assert bool(audit.weak(policy(accepted), "a.txt", {"torch": "2.5.1"}, TODAY)) is weak
     assert audit.weak(policy(accepted), "b.txt", {"torch": "2.5.1"}, TODAY), "it is accepted in the other file alone"
 
