@@ -98,5 +98,5 @@ def test_broken_annotation_files_are_named(world: Path, tmp_path: Path, name: st
 
 
 def test_an_unknown_kind_names_those_known(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'poem'.*conversation, detail, reasoning"):
+    with pytest.raises(SettingsError, match="'poem'.*conversation, conversation-vision, detail, .*reasoning"):
         expand(world, tmp_path, kinds="poem")

@@ -169,7 +169,7 @@ class ExpansionRecipe(Strict):
             SettingsError: the recipe has none.
         """
         if name not in self.kinds:
-            known = ", ".join([*self.kinds, *BUILT_IN_KINDS])
+            known = ", ".join([*sorted(self.kinds), *BUILT_IN_KINDS])
             raise SettingsError(f"kinds: found {name!r}; recipe {self.name!r} and the built-in kinds offer {known}")
         return self.kinds[name]
 
