@@ -4,12 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-compile() { # NAME EXTRA [uv options]
-  local name=$1 extra=$2
+compile() { # NAME EXTRAS [uv options]
+  local name=$1 extras
+  IFS=, read -ra extras <<<"$2"
   shift 2
-  uv pip compile pyproject.toml --extra "$extra" --constraint "$constraints" --override images/overrides.txt \
-    --generate-hashes --no-header --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28 --quiet \
-    --output-file "images/locks/$name.txt" "$@"
+  uv pip compile pyproject.toml "${extras[@]/#/--extra=}" --constraint "$constraints" \
+    --override images/overrides.txt --generate-hashes --no-header --no-annotate --python-version 3.11 \
+    --python-platform x86_64-manylinux_2_28 --quiet --output-file "images/locks/$name.txt" "$@"
 }
 
 # Without the packages that images/overrides.txt pins otherwise.
@@ -24,7 +25,8 @@ compile light expansion
 compile train-cpu train "${cpu_torch[@]}"
 compile export export "${cpu_torch[@]}"
 # torch with CUDA is what the package index has; no folder of other wheels may come between.
-UV_FIND_LINKS='' compile train train
+# What needs a GPU (4-bit weights, fused kernels) is in this one alone.
+UV_FIND_LINKS='' compile train train,qlora,liger
 
 # The CPU build comes from a second index whose files are made again now and then: pinned by version, not by hash.
 for lock in images/locks/train-cpu.txt images/locks/export.txt; do

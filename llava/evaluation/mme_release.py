@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from llava import storage
 from llava.errors import DataError, RowError
 
+INNER = "MME_Benchmark"  # newer zips of the release have it around the subtasks
+_SCORER = "eval_tool/"
 _SUFFIX = "Please answer yes or no."
 _IMAGES = (".jpg", ".png", ".jpeg")
 
@@ -33,6 +35,12 @@ def plain(question: str) -> str:
     return text.removesuffix(_SUFFIX).rstrip() if text.endswith(_SUFFIX) else text
 
 
+def root_of(folder: str) -> str:
+    """The folder that holds the subtasks: the release's own, or the one inside it."""
+    inner = storage.join(folder, INNER)
+    return inner if storage.exists(inner) else folder
+
+
 def read(folder: str) -> list[Item]:
     """All questions of a release folder, in the order of their names.
 
@@ -41,6 +49,8 @@ def read(folder: str) -> list[Item]:
         RowError: a line is not question, tab, Yes or No.
     """
     paths = sorted(item.path for item in storage.list_files(folder))
+    # What macOS leaves beside each file (`._1.txt`), and the official scorer, which some unpack here, are no questions.
+    paths = [path for path in paths if not path.rsplit("/", 1)[-1].startswith(".") and not path.startswith(_SCORER)]
     images = {_key(path): path for path in paths if path.lower().endswith(_IMAGES)}
     items = []
     for path in paths:

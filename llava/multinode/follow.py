@@ -77,6 +77,10 @@ def _make_or_adopt(
         there = api.get(path)
         if there is None:
             continue
+        if there["metadata"].get("deletionTimestamp"):
+            say(f"trainjob  {name}: one of an earlier attempt is being deleted; waiting for its end")
+            _wait_until_gone(api, path, poll_s)
+            continue
         if there["metadata"].get("annotations", {}).get(SPEC_HASH) != manifest["metadata"]["annotations"][SPEC_HASH]:
             say(f"trainjob  {name}: one with other settings is there; replacing it")
         elif _condition(there, "Failed") is not None:
@@ -87,12 +91,16 @@ def _make_or_adopt(
             say(f"trainjob  {name}: adopted from an earlier attempt")
             return
         api.delete(path)
-        deadline = time.monotonic() + DELETE_PATIENCE_S
-        while api.get(path) is not None:
-            if time.monotonic() > deadline:
-                raise KubernetesError(f"{path}: still there {DELETE_PATIENCE_S:.0f} s after it was deleted")
-            time.sleep(poll_s)
+        _wait_until_gone(api, path, poll_s)
     raise KubernetesError(f"{path}: could be neither made nor adopted in three attempts")
+
+
+def _wait_until_gone(api: KubernetesApi, path: str, poll_s: float) -> None:
+    deadline = time.monotonic() + DELETE_PATIENCE_S
+    while api.get(path) is not None:
+        if time.monotonic() > deadline:
+            raise KubernetesError(f"{path}: still there {DELETE_PATIENCE_S:.0f} s after it was deleted")
+        time.sleep(poll_s)
 
 
 def _wait(

@@ -145,13 +145,13 @@ def write_tagged(uri: str, data: bytes, tag: str | None) -> str | None:
 
 
 def read_text(uri: str) -> str:
-    """Whole content as UTF-8.
+    """Whole content as UTF-8, without the byte order mark that programs on Windows put in front.
 
     Raises:
         StorageError: as `read_bytes`, or the content is not UTF-8.
     """
     try:
-        return read_bytes(uri).decode("utf-8")
+        return read_bytes(uri).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise StorageError(f"{uri}: not UTF-8 text: {error}") from error
 

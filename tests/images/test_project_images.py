@@ -58,8 +58,9 @@ def test_every_module_of_an_image_imports_with_its_files_alone(name: str, tmp_pa
         assert refused.returncode == 2 and "not an executor input" in refused.stderr, refused.stderr
 
 
-# Asked for by name where they are missing (4-bit weights, fused kernels), of no use in that image, or types alone.
-NOT_IN_A_LOCK = {"bitsandbytes", "liger_kernel", "mypy_boto3_s3"}
+NOT_IN_A_LOCK = {"mypy_boto3_s3"}  # types alone
+# An export builds no adapters and no 4-bit weights (they are merged before), though it can import what would.
+NOT_IN_AN_EXPORT = {"bitsandbytes", "peft"}
 LOCKS = {"light": "light", "announce": "light", "train": "train", "evaluate": "train", "export": "export"}
 
 
@@ -69,7 +70,7 @@ def test_what_an_image_imports_late_is_in_its_lock(name: str) -> None:
     lock = (ROOT / "images/locks" / f"{LOCKS[name]}.txt").read_text()
     locked = {line.partition("==")[0].lower() for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)}
     distributions = packages_distributions()
-    allowed = NOT_IN_A_LOCK | ({"peft"} if name == "export" else set())  # adapters are merged before an export
+    allowed = NOT_IN_A_LOCK | (NOT_IN_AN_EXPORT if name == "export" else set())
     missing = set()
     for path in code_files(ROOT, IMAGES[name]):
         for node in ast.walk(ast.parse((ROOT / path).read_text())) if path.endswith(".py") else ():
@@ -157,6 +158,13 @@ def test_locks_agree_with_constraints() -> None:
         for name, version in pins(lock).items():
             if name in constraints:
                 assert version.partition("+")[0] == constraints[name], f"{lock.name}: {name}; run tools/lock_images.sh"
+
+
+def test_what_needs_a_gpu_is_where_one_can_be() -> None:
+    """QLoRA and Liger's kernels are recipe fields: the image with CUDA holds what they need, the CPU one does not."""
+    for lock, expected in (("train", True), ("train-cpu", False)):
+        names = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / f"images/locks/{lock}.txt").read_text(), re.MULTILINE))
+        assert ({"bitsandbytes", "liger-kernel"} <= names) is expected, lock
 
 
 def test_an_image_with_torch_for_the_cpu_asks_the_index_that_has_it() -> None:

@@ -242,6 +242,17 @@ def test_a_retried_pod_adopts_the_job_and_owns_it(server: ApiServer, api: Kubern
     assert server.only_job()["metadata"]["ownerReferences"][0]["uid"] == "uid-2"
 
 
+def test_a_job_that_is_being_deleted_is_not_adopted(server: ApiServer, api: KubernetesApi) -> None:
+    """It goes with the pod that owned it; one who adopts it in between loses it a moment later."""
+    manifest = train_job(request_of())
+    api.create(JOBS, manifest)
+    server.only_job()["metadata"]["deletionTimestamp"] = "2026-08-21T21:10:03Z"
+    server.on_create = lambda job: later(lambda: server.condition(job["metadata"]["name"], "Complete"))
+    later(lambda: server.jobs.pop(manifest["metadata"]["name"]), 0.2)
+    said = run(api, train_job(request_of()))
+    assert "is being deleted" in said[0] and "made, 2 nodes" in said[1] and not server.asked("PATCH")
+
+
 def test_a_failed_or_different_job_is_replaced(server: ApiServer, api: KubernetesApi) -> None:
     for earlier, expected in (
         (train_job(request_of()), "an earlier attempt failed"),

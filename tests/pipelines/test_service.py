@@ -211,6 +211,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"accelerator_tolerations": [{"key": "a", "effect": "Never"}]}, "accelerator_tolerations: found"),
     ({"recipe": "tinny"}, "recipe: recipe: found 'tinny'"),
     ({"finetune_overrides": '{"finetune.max_stepz": 1}'}, "max_stepz: unknown field"),
+    (
+        {"finetune_overrides": '{"finetune.kernels": "liger"}', "train_accelerators": "0"},
+        "finetune.kernels liger needs a GPU, but train_accelerators is 0; expected torch",
+    ),
     ({"processes": "8", "train_accelerators": "4"}, "processes: 8 a node, but train_accelerators is 4"),
     ({"processes": "many"}, "processes: found 'many'"),
     ({"finetune_overrides": '{"finetune.nodes": 2}'}, "train_accelerators: found 1; with finetune.nodes 2"),

@@ -67,7 +67,7 @@ def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if ending in ("csv", "tsv"):
         yield from _table(file, "," if ending == "csv" else "\t")
     elif ending == "json":
-        text = storage.read_text(file).lstrip("\ufeff \n\r\t")
+        text = storage.read_text(file).lstrip(" \n\r\t")
         if text.startswith("["):
             yield from enumerate(question_files.rows(file))
         else:  # JSON lines under another name, as POPE's are
@@ -78,7 +78,7 @@ def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _table(file: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(1 << 24)
-    reader = csv.DictReader(io.StringIO(storage.read_text(file).lstrip("\ufeff"), newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(storage.read_text(file), newline=""), delimiter=delimiter)
     names = _header(file, reader)
     letters = [name for name in names if name in choices.LETTERS and len(name) == 1]
     index = -1

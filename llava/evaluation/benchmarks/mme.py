@@ -20,6 +20,7 @@ from llava.evaluation.statistics import Interval
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 RELEASE = "MME_Benchmark_release_version"
 SOURCE = "https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation"
+_RELEASE = Part("release", SOURCE, (RELEASE, mme_release.INNER))
 
 
 class MME(Benchmark):
@@ -27,13 +28,13 @@ class MME(Benchmark):
 
     name = "mme"
     headline = "perception"
-    image_folders = (RELEASE,)
+    image_folders = (f"{RELEASE}/{mme_release.INNER}", RELEASE, mme_release.INNER)
     forms = (
         Form(
             "LLaVA-1.5's layout",
-            (Part("asked", layouts.EVAL_ZIP, ("llava_mme.jsonl",)), Part("release", SOURCE, (RELEASE,))),
+            (Part("asked", layouts.EVAL_ZIP, ("llava_mme.jsonl",)), _RELEASE),
         ),
-        Form("the release folder", (Part("release", SOURCE, (RELEASE,)),)),
+        Form("the release folder", (_RELEASE,)),
     )
 
     def read(self, uri: str) -> list[Question]:
@@ -43,7 +44,7 @@ class MME(Benchmark):
         if layouts.beside(folder, "existence", "color"):  # the release folder itself
             return self._pairs(self._own(mme_release.read(folder)), uri)
         found = layouts.find(folder, self.forms)
-        release = mme_release.read(found["release"])
+        release = mme_release.read(mme_release.root_of(found["release"]))
         return self._pairs(self._joined(found["asked"], release) if "asked" in found else self._own(release), uri)
 
     def _own(self, release: Sequence[mme_release.Item]) -> list[Question]:

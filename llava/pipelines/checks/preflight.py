@@ -129,6 +129,8 @@ def _check_ranks(stage: str, recipe: Recipe, values: Mapping[str, Any]) -> list[
         )
     if train.lora and train.lora.quantize_4bit and accelerators == 0:
         faults.append(f"recipe {recipe.name}: {stage}.lora.quantize_4bit needs a GPU, but {where} is 0")
+    if train.kernels == "liger" and accelerators == 0:
+        faults.append(f"recipe {recipe.name}: {stage}.kernels liger needs a GPU, but {where} is 0; expected torch")
     return faults + _check_host(stage, recipe, values, local, given)
 
 

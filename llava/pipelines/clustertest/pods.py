@@ -12,11 +12,14 @@ from typing import Any
 
 from llava.errors import UserError
 from llava.pipelines.checks.cluster import Cluster, Forbidden, NotAsked
+from llava.retrying import Pauses
 
 # Labels that Kubeflow's compiler and our packages put on every pod of a stage.
 RUN_LABEL, STAGE_LABEL = "pipeline/runid", "app.kubernetes.io/component"
 MAIN = "main"  # Argo's name for the user's container
 WORKER = "llava.training.worker"
+_PAUSES = Pauses(first=1.0, longest=10.0)
+_PATIENCE_S = 60.0  # with an API server that is away or busy, when nothing is changed by asking again
 
 # Any rank will do. The image has no `ps` or `pkill`, but it has Python and /proc.
 _KILL = f"""
@@ -128,7 +131,7 @@ class Pods(Cluster):
         from kubernetes import client
 
         labels = f"{RUN_LABEL}={run},{STAGE_LABEL}" + (f"={stage}" if stage else "")
-        listed = self._asking(
+        listed = self._listing(
             lambda: client.CoreV1Api(self._client).list_namespaced_pod(self.namespace, label_selector=labels)
         )
         return [
@@ -174,6 +177,19 @@ class Pods(Cluster):
         if not said.startswith("killed"):
             raise PodGone(f"pod {pod.name}: {said or 'no worker to kill'}")
         return said
+
+    def _listing(self, call: Any) -> Any:
+        """As `_asking`, and again for a while where the server is away: a probe is no test of the caller's network."""
+        last: NotAsked | None = None
+        for _ in _PAUSES.attempts(within_s=_PATIENCE_S):
+            try:
+                return self._asking(call)
+            except Forbidden:
+                raise
+            except NotAsked as error:
+                last = error
+        assert last is not None, "there is a first attempt"
+        raise last
 
     def _asking(self, call: Any, pod: str = "") -> Any:
         from kubernetes.client.exceptions import ApiException

@@ -54,6 +54,7 @@ class SimulatedKubeflow(KfpServer):
     loses_an_answer: bool = False  # of the first request to start a run: it has started, and the caller is not told
     ending_s: float = 0.0  # what the pods of a deleted run take to end; they write to their last
     denied: set[str] = field(default_factory=set)
+    away: int = 0  # so many requests for pods end without an answer
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -250,6 +251,10 @@ def kubernetes_api(state: SimulatedKubeflow) -> Iterator[str]:
                 self._exec(parsed.path, query)
                 return
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+            if state.away and parsed.path.endswith("/pods"):
+                state.away -= 1
+                self.close_connection = True
+                return
             status, reply = state.kubernetes(self.command, parsed.path, {k: v[0] for k, v in query.items()}, body)
             data = json.dumps(reply).encode()
             self.send_response(status)

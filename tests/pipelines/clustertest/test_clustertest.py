@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import pipeline
+from llava.pipelines.checks.cluster import NotAsked
 from llava.pipelines.clustertest import pods
 from llava.pipelines.commands import main
+from llava.retrying import Pauses
 from llava.training import launch
 from tests.pipelines.clustertest.harness import clustertest, left_in, tiny_world
 from tests.pipelines.clustertest.simulated import NAMESPACE, SimulatedKubeflow
@@ -150,6 +152,19 @@ def test_without_rights_on_pods(
     printed = capsys.readouterr()
     assert "note: no right to delete pods in kubeflow" in printed.err
     assert "not run: kill-worker, delete-pod" in printed.out
+
+
+def test_an_api_server_that_is_away_for_a_moment_is_no_surprise(
+    cluster: SimulatedKubeflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pods, "_PAUSES", Pauses(first=0.01))
+    cluster.away = 2
+    assert pods.Pods(NAMESPACE).of("run-1") == [] and cluster.away == 0
+    monkeypatch.setattr(pods, "_PATIENCE_S", 0.05)
+    cluster.away = 100
+    with pytest.raises(NotAsked, match="no answer"):
+        pods.Pods(NAMESPACE).of("run-1")
+    assert 0 < cluster.away < 98, "asked again, and not for ever"
 
 
 def test_without_rights_on_the_endpoint(
