@@ -19,7 +19,7 @@ from llava import storage
 from llava.data.disk_cache import DiskCache
 from llava.data.images import ImageError, ImageSource
 from llava.data.shards import INDEX_NAME, ShardIndex, pack_images
-from llava.errors import DataError, SettingsError, StorageError, StoreAwayError
+from llava.errors import DataError, SettingsError, StoreAwayError
 from tests.data.test_preprocess import encoded, picture
 
 JPEG = encoded(picture(40, 30), "JPEG")
