@@ -26,7 +26,7 @@ from llava import local_files
 from llava.errors import StorageError
 from llava.parsing import Malformed, parse_json, parse_yaml
 from llava.storage import s3
-from llava.storage.calls import Absent
+from llava.storage.calls import Absent as Absent
 from llava.storage.fetching import Progress, Wanted, fetch
 from llava.storage.s3 import Tagged
 from llava.storage.streaming import Sink, local_sink, remote_sink
