@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,18 @@ _CAPTIONS = ("txt", "caption", "text")
 _MOST_TEXT = 16 << 20
 
 
+class _Bounded:
+    """A file of which nothing larger than `_MOST_TEXT` is read at once: a tar may say that a name has a gigabyte."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MOST_TEXT + tarfile.RECORDSIZE:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._read(size)
+
+
 def tar_rows(uri: str) -> Iterator[Any]:
     """Each row, its images as `<tar>#<offset>+<size>`; a row that is no JSON comes as the text that it is.
 
@@ -26,7 +39,7 @@ def tar_rows(uri: str) -> Iterator[Any]:
         DataError: not an uncompressed tar, or it ends too early.
     """
     try:
-        with buffered(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with buffered(uri) as file, tarfile.open(fileobj=_Bounded(file), mode="r:") as tar:
             key, parts = "", dict[str, tuple[tarfile.TarInfo, bytes | None]]()
             for member in tar:
                 if not member.isreg():
