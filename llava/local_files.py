@@ -54,7 +54,7 @@ def below(folder: Path, name: str) -> Path:
 
 def read(path: Path, start: int = 0, length: int = -1) -> bytes:
     """Bytes of a regular file. A FIFO would block for ever and a device never end, so both are refused."""
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         if start:
             file.seek(start)
         return file.read(length)
@@ -110,7 +110,7 @@ def copy(source: Path, target: Path) -> None:
     if source.resolve() == target.resolve():
         return
     if not source.is_dir():
-        with _open_regular(source) as file:
+        with open_regular(source) as file:
             replace(target, lambda out: shutil.copyfileobj(file, out, 4 << 20))
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,8 @@ def free_bytes(path: Path) -> int:
     return 0
 
 
-def _open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file to read; a FIFO, a device or a folder is an OSError at once."""
     # O_NONBLOCK: opening a FIFO must not wait for somebody to write to it.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode

@@ -315,12 +315,12 @@ def as_local(uri: str, cache: Path | None = None) -> Path:
     lives as long as the process).
 
     Raises:
-        StorageError: nothing stands at `uri`.
+        StorageError: nothing stands at `uri`, or a FIFO or device does.
     """
     if not is_remote(uri):
         path = local_path(uri)
-        if not path.exists():
-            raise StorageError(f"{uri}: no such file or folder")
+        if not path.is_dir():
+            _local(uri, lambda place: local_files.open_regular(place).close())
         return path
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     target = (cache or Path(tempfile.mkdtemp(prefix="llava-", dir=_process_cache().name))) / name

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ class Resume:
             with bench.store if trial.place == "store" else nullcontext():
                 self.compare()
         say(row.line())
-        if row.broken or ("store" in fault.name and end.code > 0):
+        if row.broken or (end.code > 0 and ("store" in fault.name or not fired)):
             print(end.said[-2500:], flush=True)
         return end
 
@@ -225,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="20 faults, as CI does")
     parser.add_argument("--stage", action="append", choices=world.STAGES, help="only trials of this stage; repeat")
     parser.add_argument("--place", choices=("disk", "store"), help="only trials that write there")
+    parser.add_argument("--fault", default="", help="only faults whose name holds this")
     parser.add_argument("--orchestrator", action="store_true", help="only kills of the orchestrator")
     parser.add_argument("--seed", type=int, default=0, help="of the times at which is killed (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="trials beside each other (default %(default)s)")
@@ -233,8 +234,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen: list[Any] = trials.short() if options.short else trials.long(options.seed)
     chosen = [each for each in chosen if not options.stage or each.stage in options.stage]
     chosen = [each for each in chosen if not options.place or each.place == options.place]
+    chosen = [replace(each, faults=[one for one in each.faults if options.fault in one.name]) for each in chosen]
+    chosen = [each for each in chosen if each.faults]
     chosen = [] if options.orchestrator else chosen
-    orchestrators = [] if options.stage or options.place else ["only-expand"] if options.short else ["full"]
+    orchestrators = (
+        [] if options.stage or options.place or options.fault else ["only-expand"] if options.short else ["full"]
+    )
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llava-faults-") as folder:
         keep = options.folder or Path(folder)

@@ -25,7 +25,7 @@ from llava.expansion.asking.entries import BatchJob, Entry, Record, decode, enco
 from llava.expansion.asking.known import Accounts
 from llava.expansion.asking.lease import Lease
 from llava.expansion.teachers.base import Usage
-from llava.local_files import explain
+from llava.local_files import explain, open_regular
 
 
 class Ledger:
@@ -133,7 +133,7 @@ class Ledger:
     def entries(self) -> Iterator[Entry]:
         """Every entry ever written, unusable attempts included, in order of segments."""
         for path in self._segments:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 for line in file:
                     if line.endswith(b"\n") and isinstance(record := decode(line), Entry):
                         yield record
@@ -233,7 +233,11 @@ class Ledger:
         number = len(self._segments)
         self._segments.append(path)
         offset = 0
-        with path.open("rb") as file:
+        try:
+            opened = open_regular(path)
+        except OSError as error:
+            raise StorageError(f"{storage.join(self.uri, path.name)}: {explain(error, path)}; move it away") from error
+        with opened as file:
             for index, line in enumerate(file):
                 if not line.endswith(b"\n"):
                     self.notes.append(f"{path.name}: the last line was cut off by a crash and is ignored")
