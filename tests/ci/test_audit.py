@@ -77,6 +77,7 @@ def test_the_tools_find_what_they_are_for(program: str, text: str, tmp_path: Pat
     assert done.returncode == 1, done.stdout
 
 
+@pytest.mark.slow
 def test_sboms_name_what_is_locked(tmp_path: Path) -> None:
     made = {path.name: path for path in audit.write_sboms(tmp_path)}
     assert len(made) == len(list(audit.LOCKS.glob("*.txt")))

@@ -127,6 +127,7 @@ def test_a_huge_image_is_refused_not_decoded(root: Path, monkeypatch: pytest.Mon
         ImageSource(str(root)).load("a/whole.jpg")
 
 
+@pytest.mark.slow
 def test_images_from_a_store_pass_the_cache_once(moto_s3: Any) -> None:
     storage.write_bytes(f"{moto_s3.uri}/images/a.jpg", JPEG)
     source = ImageSource(f"{moto_s3.uri}/images")
@@ -139,6 +140,7 @@ def test_images_from_a_store_pass_the_cache_once(moto_s3: Any) -> None:
     assert again.images_uri == source.images_uri
 
 
+@pytest.mark.slow
 def test_a_store_that_is_down_is_not_a_missing_image(moto_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither before the first image nor later: an outage in the middle of a run must not drop rows."""
     storage.write_bytes(f"{moto_s3.uri}/images/a.jpg", encoded(picture(20, 20), "JPEG"))
