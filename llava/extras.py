@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("onnx", "onnxruntime", "onnxscript", "torch", "transformers", "safetensors"),
     "pipeline": ("kfp", "kubernetes", "cronsim", "docker"),
     "serve": ("starlette", "uvicorn", "torch", "transformers"),
+    "tracking": ("tensorboard", "mlflow", "wandb"),
     "tables": ("pyarrow",),
     "gguf": ("gguf",),
     "registry": ("model_registry",),

@@ -25,6 +25,7 @@ def finetune(
     processes: str = "auto",
     threads_per_process: int = 0,
     profile: int = 0,
+    tracking: str = "",
     resume_uri: str = "",
     train_job: str = "",
     data: Optional[dsl.Input[dsl.Dataset]] = None,
@@ -43,6 +44,7 @@ def finetune(
         processes: Training processes on this node: auto is one a GPU (one on CPU), or a number
         threads_per_process: CPU threads of each process; 0 leaves the choice to torch
         profile: Steps to profile: a trace below the checkpoints, a table in the report; 0: none
+        tracking: Trackers that get the curves too: tensorboard, mlflow, wandb, separated by commas, each with a place if need be: mlflow=http://mlflow:5000; empty: none
         resume_uri: Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own
         train_job: With nodes above 1 in the recipe, what each node gets, as JSON: {"accelerators": 8}
         data: Instruction rows: LLaVA JSON, such as llava_v1_5_mix665k.json

@@ -45,6 +45,11 @@ class TrainSettings(StageSettings):
     profile: int = Field(
         0, ge=0, description="Steps to profile: a trace below the checkpoints, a table in the report; 0: none"
     )
+    tracking: str = Field(
+        "",
+        description="Trackers that get the curves too: tensorboard, mlflow, wandb, separated by commas, each with a "
+        "place if need be: mlflow=http://mlflow:5000; empty: none",
+    )
     resume_uri: str = Field(
         "",
         description="Checkpoints of an earlier, unfinished run to resume from; empty: a new run, or on a retry its own",
@@ -90,6 +95,7 @@ def run_training(
         UserError: a setting, the recipe, the data or a place is wrong, or the run was stopped; nothing is half-written.
     """
     from llava.multinode.train_on_nodes import read_node_settings, train_on_nodes
+    from llava.tracking.destinations import read_destinations, require_libraries
     from llava.training import launch, reporting
     from llava.training.job import Job
 
@@ -97,6 +103,7 @@ def run_training(
     recipe = read_recipe(settings)
     section = getattr(recipe, stage)
     read_node_settings(settings.train_job)
+    require_libraries(read_destinations(settings.tracking))
     # On several nodes this pod only follows; its own GPUs say nothing of theirs.
     processes = launch.process_count(settings.processes) if section.nodes == 1 else 1
     if section.global_batch_size < processes:
@@ -119,6 +126,7 @@ def run_training(
             failure_uri=f"{scratch}/failures",
             threads_per_process=settings.threads_per_process,
             profile_steps=settings.profile,
+            tracking=settings.tracking,
         )
         result = (
             train_on_nodes(job, settings.train_job, settings.processes)

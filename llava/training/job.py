@@ -41,6 +41,7 @@ class Job(BaseModel):
     result_uri: str
     failure_uri: str
     threads_per_process: int = Field(0, ge=0, description="0: whatever torch takes")
+    tracking: str = Field("", description="Trackers that get the curves too; see `llava.tracking.destinations`")
     profile_steps: int = Field(0, ge=0, description="Steps under the profiler; 0: none")
 
     @property

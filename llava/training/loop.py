@@ -15,8 +15,10 @@ import torch
 from llava.config import TrainRecipe
 from llava.data.batches import Batch, StepBatches
 from llava.telemetry import Telemetry
+from llava.tracking.tracker import Tracker
 from llava.training import schedule
 from llava.training.checkpoints import CheckpointWriter
+from llava.training.curves import step_points, validation_points
 from llava.training.engine import Engine
 from llava.training.job import StepRecord
 from llava.training.meters import Meter
@@ -36,6 +38,7 @@ class Loop:
         validate: run after a step whose number is a multiple of `validate_every_steps`, and after the last.
         after_log: given the records of a stretch of steps once they are fetched.
         profiler: told where each step begins and ends.
+        tracker: given every step and validation, and flushed before a checkpoint.
     """
 
     engine: Engine
@@ -54,6 +57,7 @@ class Loop:
     after_log: Callable[[list[StepRecord]], None] | None = None
     buffer: HostBuffer = field(default_factory=HostBuffer)
     profiler: StepProfiler | None = None
+    tracker: Tracker | None = None
     _shown: dict[str, float | str | None] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
@@ -88,6 +92,8 @@ class Loop:
             if check and self.validate is not None:
                 self.validate(done, self.state)
                 self.engine.train()
+                if self.tracker is not None:
+                    self.tracker.log(validation_points(self.state.validations[-1:]))
             if save:
                 self._save(done)
             if save or check:
@@ -120,6 +126,8 @@ class Loop:
         )
 
     def _save(self, done: int) -> None:
+        if self.tracker is not None:
+            self.tracker.flush()
         started = time.perf_counter()
         self.writer.wait()  # the buffer holds the last snapshot until it has been written
         snapshot = take_snapshot(self.engine.fragments(), self.rank, self.world_size, self.buffer)
@@ -165,5 +173,7 @@ class Loop:
             if record.spike:
                 t.count("train_loss_spikes")
                 t.note(f"step {record.step}: the loss jumped to {record.loss:.4f}")
+        if self.tracker is not None:
+            self.tracker.log(step_points(records))
         if self.after_log is not None:
             self.after_log(records)

@@ -23,7 +23,10 @@ from llava import errors, storage
 from llava.errors import UserError
 from llava.processes import die_with_parent
 from llava.telemetry import Telemetry
-from llava.training import rehearsal, resume, saving, throughput, validation
+from llava.tracking.destinations import read_destinations
+from llava.tracking.sink import About
+from llava.tracking.tracker import Tracker
+from llava.training import curves, rehearsal, resume, saving, throughput, validation
 from llava.training.checkpoints import CheckpointWriter
 from llava.training.engine import Engine, device_of_this_rank
 from llava.training.job import Failure, Job, Result
@@ -123,9 +126,11 @@ def run(job: Job) -> None:
             after_log=lambda records: meter.log(records, telemetry),
             profiler=profiler,
         )
-        loop.run()
-        telemetry.note("saving")
-        saving.save(job, engine, model, processor, rank)
+        with _tracker(job, state, first_step, data.sha256, world_size, rank, telemetry) as loop.tracker:
+            loop.run()
+            telemetry.note("saving")
+            saving.save(job, engine, model, processor, rank)
+            loop.tracker.summary(meter.summary(state.history) | {"train_seconds": state.seconds})
         if rank == 0:
             result = Result(
                 steps=data.total_steps,
@@ -156,6 +161,27 @@ def run(job: Job) -> None:
         engine.close()
         if own_group:
             dist.destroy_process_group()
+
+
+def _tracker(
+    job: Job, state: RunState, first_step: int, data: str, world_size: int, rank: int, telemetry: Telemetry
+) -> Tracker:
+    """Rank 0's trackers; none on the others."""
+    name = f"{job.run}-{job.stage}" if job.run else f"{job.stage}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    about = About(
+        name=name,
+        parameters=curves.parameters(job.recipe, job.stage, data_sha256=data, world_size=world_size),
+        first_step=first_step,
+        folder=job.checkpoints_uri,
+    )
+    history = [*curves.step_points(state.history), *curves.validation_points(state.validations)]
+    return Tracker(
+        read_destinations(job.tracking) if rank == 0 else (),
+        about,
+        sorted(history, key=lambda point: point.step),
+        telemetry,
+        earlier=job.resume_uri,
+    )
 
 
 def _place(device: torch.device, world_size: int) -> str:

@@ -27,11 +27,18 @@ def faults(
     """What is wrong; places, models and this machine are looked at only where the stage runs here."""
     from llava.multinode.train_on_nodes import read_node_settings
     from llava.stages.train_stage import read_recipe
+    from llava.tracking.destinations import read_destinations, require_libraries
 
     if settings.processes != "auto" and not re.fullmatch(r"[1-9]\d*", settings.processes):
         yield f"processes: found {settings.processes!r}; expected auto or a number of at least 1"
     try:
         read_node_settings(settings.train_job)
+    except UserError as error:
+        yield str(error)
+    try:
+        destinations = read_destinations(settings.tracking)
+        if here:
+            require_libraries(destinations)
     except UserError as error:
         yield str(error)
     if not here and "/" in settings.recipe:
