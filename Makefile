@@ -40,6 +40,8 @@ export TORCH_BACKEND
 endif
 export PYTHON
 export PYTHONUNBUFFERED := 1
+# Hundreds of processes start here, and each would compile again the 5,000 modules it imports: seconds of its own.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help:

@@ -23,6 +23,7 @@ from demo import world
 from demo.summary import demo_report, summarise, table
 from llava import storage
 from llava.errors import UserError
+from llava.json_lines import lines_of
 from llava.telemetry import Telemetry
 
 HERE = Path(__file__).parent
@@ -168,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def chat_line(summary: dict[str, Any], out: Path) -> str:
     """The command that asks the trained model about a held-out picture."""
     picture = next(iter(sorted((out / "world/val2017").glob("*.jpg"))))
-    question = json.loads((out / "world/annotations/questions_val.jsonl").read_text().splitlines()[0])["question"]
+    question = json.loads(next(lines_of((out / "world/annotations/questions_val.jsonl").read_text()))[1])["question"]
     program = Path(sys.executable).parent / "llava"
     if program.is_relative_to(Path.cwd()):
         program = program.relative_to(Path.cwd())

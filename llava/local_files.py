@@ -6,28 +6,34 @@ words a person can act on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import glob
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from llava.errors import StorageError
 
 TEMPORARY = ".llava-partial-"
-"""How the name of a file begins that is still being written; listings do not show it, and no reader takes it."""
+"""How the name of a file or folder begins that is still being written; listings do not show it, no reader takes it."""
 
 _LEFT_OVER_S = 24 * 3600.0  # older than any write that still goes on
 
 
 def is_temporary(path: Path) -> bool:
-    """True for a file that somebody is writing, or was when they died."""
-    return path.name.startswith(TEMPORARY)
+    """True for a file that somebody is writing, or was when they died; also for one in such a folder.
+
+    Args:
+        path: relative to the folder that is listed.
+    """
+    return any(part.startswith(TEMPORARY) for part in path.parts)
 
 
 def below(folder: Path, name: str) -> Path:
@@ -48,7 +54,7 @@ def below(folder: Path, name: str) -> Path:
 
 def read(path: Path, start: int = 0, length: int = -1) -> bytes:
     """Bytes of a regular file. A FIFO would block for ever and a device never end, so both are refused."""
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         if start:
             file.seek(start)
         return file.read(length)
@@ -71,8 +77,30 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     sync_folder(path.parent)
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a temporary file its name, and the mode that a file made in the ordinary way has."""
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`, for what will be put there file by file; gone in the end.
+
+    What earlier writers of `path` left when they were killed goes first: it may be as large as a model, and whoever
+    writes now is the only one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = f"{TEMPORARY}{path.name[:100]}-folder."
+    for left in path.parent.glob(f"{glob.escape(start)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=start, dir=path.parent) as folder:
+        yield Path(folder)
+
+
+def put_in_place(temporary: Path, path: Path, *, durable: bool = False) -> None:
+    """Give a temporary file its name, and the mode that a file made in the ordinary way has.
+
+    Args:
+        durable: its bytes are on the disk before it has its name; sync the folder when all files are there.
+    """
+    if durable:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
     os.chmod(temporary, 0o666 & ~_umask())
     os.replace(temporary, path)
 
@@ -82,12 +110,12 @@ def copy(source: Path, target: Path) -> None:
     if source.resolve() == target.resolve():
         return
     if not source.is_dir():
-        with _open_regular(source) as file:
+        with open_regular(source) as file:
             replace(target, lambda out: shutil.copyfileobj(file, out, 4 << 20))
         return
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
-        if path.is_file() and not is_temporary(path):
+        if path.is_file() and not is_temporary(path.relative_to(source)):
             copy(path, target / path.relative_to(source))
 
 
@@ -129,7 +157,8 @@ def free_bytes(path: Path) -> int:
     return 0
 
 
-def _open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file to read; a FIFO, a device or a folder is an OSError at once."""
     # O_NONBLOCK: opening a FIFO must not wait for somebody to write to it.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode
@@ -153,7 +182,7 @@ def _collect(folder: Path) -> None:
     for path in folder.glob(f"{TEMPORARY}*"):
         try:
             if time.time() - path.stat().st_mtime > _LEFT_OVER_S:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError:
             continue
 

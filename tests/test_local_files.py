@@ -41,6 +41,26 @@ def test_a_killed_writer_leaves_nothing_that_a_listing_shows(tmp_path: Path) -> 
     assert list((tmp_path.parent / "copied").iterdir()) == []
 
 
+def test_a_killed_writer_of_a_folder_leaves_nothing_that_a_listing_shows_and_the_next_one_collects_it(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import os, sys\nfrom llava import local_files\nfrom pathlib import Path\n"
+        "with local_files.folder_beside(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'weights').write_bytes(b'half'); os.kill(os.getpid(), 9)\n"
+    )
+    place = tmp_path / "out" / "model [1]"
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code, str(place)], check=False).returncode == -9
+    (left,) = place.parent.iterdir()  # of the second; the first one's was collected
+    assert (left / "weights").exists() and list(storage.list_files(str(tmp_path))) == []
+    storage.upload(tmp_path, str(tmp_path.parent / "copied"))
+    assert not [path for path in (tmp_path.parent / "copied").rglob("*") if path.is_file()]
+    with local_files.folder_beside(place) as folder:
+        assert [path.name for path in place.parent.iterdir()] == [folder.name]
+    assert not list(place.parent.iterdir())
+
+
 def test_leftovers_are_collected_once_they_are_old(tmp_path: Path) -> None:
     fresh, old = tmp_path / f"{local_files.TEMPORARY}a", tmp_path / f"{local_files.TEMPORARY}b"
     for path in (fresh, old):

@@ -18,6 +18,7 @@ from tests.hub_model import HubModel, hub_model
 __all__ = ["hub_model"]
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_and_asked(hub_model: HubModel, tiny_world: TinyWorld) -> None:
     path = picture_of(tiny_world)
     model = llava.load(hub_model.model)

@@ -128,6 +128,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_TODAY)
 def test_recipes_of_today_build_on_the_meta_device(name: str, hub: dict[str, Path]) -> None:
     import torch

@@ -41,11 +41,12 @@ class Advisory(BaseModel):
 
 
 class Accepted(BaseModel):
-    """An advisory that is not acted upon, until a day."""
+    """An advisory that is not acted upon in some files, until a day."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: str
+    files: list[str]
     reason: str
     until: datetime.date
 
@@ -64,9 +65,9 @@ def pins(path: Path) -> dict[str, str]:
     return {name.lower().replace("_", "-"): version for name, version in _PIN.findall(path.read_text())}
 
 
-def weak(policy: Policy, locked: dict[str, str], today: datetime.date) -> list[str]:
-    """What of `locked` has a known weakness that nobody accepted, or not any more."""
-    accepted = {each.id for each in policy.accepted if each.until >= today}
+def weak(policy: Policy, name: str, locked: dict[str, str], today: datetime.date) -> list[str]:
+    """What of `locked`, the file `name`, has a known weakness that nobody accepted there, or not any more."""
+    accepted = {each.id for each in policy.accepted if each.until >= today and name in each.files}
     return [
         f"{each.package} {locked[each.package]} is below {each.fixed}: {each.id}, {each.about}"
         for each in policy.advisories
@@ -89,8 +90,8 @@ def findings() -> Iterator[str]:
     policy = Policy.model_validate(yaml.safe_load(ADVISORIES.read_text()))
     places = [ROOT / "constraints.txt", *sorted(LOCKS.glob("*.txt"))]
     for path in places:
-        name = path.relative_to(ROOT)
-        yield from (f"{name}: {line}" for line in weak(policy, pins(path), datetime.date.today()))
+        name = path.relative_to(ROOT).as_posix()
+        yield from (f"{name}: {line}" for line in weak(policy, name, pins(path), datetime.date.today()))
         if path.parent == LOCKS:
             yield from (f"{name}: {line} has no hash" for line in unpinned(path))
     known = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)

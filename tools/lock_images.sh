@@ -8,9 +8,15 @@ compile() { # NAME EXTRAS [uv options]
   local name=$1 extras
   IFS=, read -ra extras <<<"$2"
   shift 2
-  uv pip compile pyproject.toml "${extras[@]/#/--extra=}" --constraint constraints.txt --generate-hashes --no-header --no-annotate \
-    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --quiet --output-file "images/locks/$name.txt" "$@"
+  uv pip compile pyproject.toml "${extras[@]/#/--extra=}" --constraint "$constraints" \
+    --override images/overrides.txt --generate-hashes --no-header --no-annotate --python-version 3.11 \
+    --python-platform x86_64-manylinux_2_28 --quiet --output-file "images/locks/$name.txt" "$@"
 }
+
+# Without the packages that images/overrides.txt pins otherwise.
+constraints=$(mktemp)
+trap 'rm -f "$constraints"' EXIT
+grep -vE "^($(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' images/overrides.txt | paste -sd'|'))==" constraints.txt >"$constraints"
 
 cpu_torch=(--no-emit-find-links)
 [ -z "${TORCH_BACKEND:-}" ] || cpu_torch+=(--torch-backend "$TORCH_BACKEND")

@@ -239,7 +239,7 @@ def _cache_bytes_from_environment() -> int:
 def _is_absent(error: StorageError, uri: str) -> bool:
     if not storage.is_remote(uri):
         return isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
-    return type(error) is not StorageError
+    return isinstance(error, storage.Absent)
 
 
 _A_REFERENCES_FAULT = {

@@ -6,17 +6,27 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-from llava.data.range_file import buffered
+from llava.data.range_file import BUFFER, RangeFile
 from llava.errors import DataError
 from llava.parsing import Malformed, parse_rows
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _CAPTIONS = ("txt", "caption", "text")
 _MOST_TEXT = 16 << 20
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which nothing larger than `_MOST_TEXT` is read at once: a tar may say that a name has a gigabyte."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _MOST_TEXT + tarfile.RECORDSIZE:
+            raise tarfile.ReadError(f"a header of {size or -1:,} bytes")
+        return super().read(size)
 
 
 def tar_rows(uri: str) -> Iterator[Any]:
@@ -26,7 +36,7 @@ def tar_rows(uri: str) -> Iterator[Any]:
         DataError: not an uncompressed tar, or it ends too early.
     """
     try:
-        with buffered(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with _Bounded(RangeFile(uri), BUFFER) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             key, parts = "", dict[str, tuple[tarfile.TarInfo, bytes | None]]()
             for member in tar:
                 if not member.isreg():

@@ -19,6 +19,8 @@ _TEXTS = frozenset(
 )
 _IGNORED = frozenset(["PROTO", "FRAME", "STOP"])
 _MARK = object()
+_MOST_SHARED = 10
+"""Values a byte of pickle: an instruction makes one at most, and the same text may stand in several places."""
 
 
 def plain_data(data: bytes, name: str) -> Any:
@@ -37,6 +39,7 @@ def plain_data(data: bytes, name: str) -> Any:
         for opcode, argument, _ in pickletools.genops(data):
             _step(opcode.name, argument, stack, memo, name)
         [value] = stack
+        _refuse_multiplied(value, _MOST_SHARED * len(data) + 1000)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{name}: cannot be read as a pickle of plain data: {error}") from error
     return value
@@ -85,6 +88,20 @@ def _step(code: str, argument: Any, stack: list[Any], memo: dict[int, Any], name
         raise DataError(
             f"{name}: found the pickle instruction {code}; expected plain data, which needs none of the kind"
         )
+
+
+def _refuse_multiplied(value: Any, most: int) -> None:
+    """A list that holds the same list twice, sixty deep, is 300 bytes and more than any reader could walk."""
+    waiting, count = [value], 0
+    while waiting:
+        count += 1
+        if count > most:
+            raise ValueError("it holds the same values over and over")
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, (list, tuple)):
+            waiting += one
 
 
 def _to_mark(stack: list[Any]) -> list[Any]:

@@ -89,7 +89,7 @@ def save_model(
             with whole(piece.sources):
                 pass
         return
-    with tempfile.TemporaryDirectory(prefix="llava-save-", dir=_beside(uri)) as scratch:
+    with _scratch(uri) as scratch:
         folder = Path(scratch)
         _write_config(model, folder, dtype)
         save_processor(processor, folder)
@@ -308,13 +308,11 @@ def _write_config(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
         model.generation_config.save_pretrained(folder)
 
 
-def _beside(uri: str) -> str | None:
+def _scratch(uri: str) -> contextlib.AbstractContextManager[str | Path]:
     # A local target is written on its own disk, so that publishing is a rename and /tmp need not hold a model.
     if storage.is_remote(uri):
-        return None
-    parent = storage.local_path(uri).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    return str(parent)
+        return tempfile.TemporaryDirectory(prefix="llava-save-")
+    return local_files.folder_beside(storage.local_path(uri))
 
 
 def _publish(folder: Path, uri: str) -> None:
@@ -326,4 +324,6 @@ def _publish(folder: Path, uri: str) -> None:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         to = target / path.relative_to(folder)
         to.parent.mkdir(parents=True, exist_ok=True)
-        local_files.put_in_place(path, to)  # safetensors makes its files unreadable to others
+        local_files.put_in_place(path, to, durable=True)  # safetensors makes its files unreadable to others
+    for place in {target, *(path for path in target.rglob("*") if path.is_dir())}:
+        local_files.sync_folder(place)

@@ -26,7 +26,7 @@ from llava import local_files
 from llava.errors import StorageError
 from llava.parsing import Malformed, parse_json, parse_yaml
 from llava.storage import s3
-from llava.storage.calls import Absent
+from llava.storage.calls import Absent as Absent
 from llava.storage.fetching import Progress, Wanted, fetch
 from llava.storage.s3 import Tagged
 from llava.storage.streaming import Sink, local_sink, remote_sink
@@ -209,8 +209,8 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     """All files below `uri`, sorted by path; nothing when the folder does not exist."""
     if not is_remote(uri):
         root = local_path(uri)
-        for path in sorted(p for p in root.rglob("*") if p.is_file() and not local_files.is_temporary(p)):
-            yield FileInfo(path.relative_to(root).as_posix(), path.stat().st_size)
+        names = (path.relative_to(root) for path in sorted(root.rglob("*")) if path.is_file())
+        yield from (FileInfo(n.as_posix(), (root / n).stat().st_size) for n in names if not local_files.is_temporary(n))
         return
     for name, length, _ in s3.list_objects(uri):
         yield FileInfo(name, length)
@@ -315,12 +315,12 @@ def as_local(uri: str, cache: Path | None = None) -> Path:
     lives as long as the process).
 
     Raises:
-        StorageError: nothing stands at `uri`.
+        StorageError: nothing stands at `uri`, or a FIFO or device does.
     """
     if not is_remote(uri):
         path = local_path(uri)
-        if not path.exists():
-            raise StorageError(f"{uri}: no such file or folder")
+        if not path.is_dir():
+            _local(uri, lambda place: local_files.open_regular(place).close())
         return path
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     target = (cache or Path(tempfile.mkdtemp(prefix="llava-", dir=_process_cache().name))) / name

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from llava.errors import SettingsError
+
 T = TypeVar("T")
 
 SLOWEST = 16 * 1024  # bytes a second
@@ -25,8 +27,19 @@ class TooSlow(Exception):
 
 
 def deadline_s() -> float:
-    """Seconds that an operation may take beside its bytes (LLAVA_STORAGE_DEADLINE_S)."""
-    return float(os.environ.get("LLAVA_STORAGE_DEADLINE_S", "120"))
+    """Seconds that an operation may take beside its bytes (LLAVA_STORAGE_DEADLINE_S).
+
+    Raises:
+        SettingsError: no number of seconds.
+    """
+    text = os.environ.get("LLAVA_STORAGE_DEADLINE_S", "") or "120"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise SettingsError(f"LLAVA_STORAGE_DEADLINE_S: found {text!r}; expected seconds, above 0")
+    return seconds
 
 
 class Clock:

@@ -19,7 +19,7 @@ TODAY = datetime.date(2026, 6, 1)
 TORCH = {"package": "torch", "fixed": "2.6.0", "id": "CVE-2025-32434", "about": "weights_only runs code"}
 
 
-def policy(*accepted: dict[str, str]) -> audit.Policy:
+def policy(*accepted: dict[str, object]) -> audit.Policy:
     return audit.Policy.model_validate({"advisories": [TORCH], "accepted": list(accepted)})
 
 
@@ -28,13 +28,14 @@ def policy(*accepted: dict[str, str]) -> audit.Policy:
     [("2.5.1", True), ("2.5.1+cpu", True), ("2.6.0rc1", True), ("2.6.0", False), ("2.6.0+cpu", False), ("2.13", False)],
 )
 def test_versions_are_compared_as_versions(version: str, weak: bool) -> None:
-    assert bool(audit.weak(policy(), {"torch": version}, TODAY)) is weak
+    assert bool(audit.weak(policy(), "a.txt", {"torch": version}, TODAY)) is weak
 
 
 @pytest.mark.parametrize(("until", "weak"), [("2026-06-01", False), ("2026-05-31", True)])
 def test_an_acceptance_ends_on_its_day(until: str, weak: bool) -> None:
-    accepted = {"id": TORCH["id"], "reason": "nothing is loaded", "until": until}
-    assert bool(audit.weak(policy(accepted), {"torch": "2.5.1"}, TODAY)) is weak
+    accepted: dict[str, object] = {"id": TORCH["id"], "files": ["a.txt"], "reason": "nothing is loaded", "until": until}
+    assert bool(audit.weak(policy(accepted), "a.txt", {"torch": "2.5.1"}, TODAY)) is weak
+    assert audit.weak(policy(accepted), "b.txt", {"torch": "2.5.1"}, TODAY), "it is accepted in the other file alone"
 
 
 def test_pins_are_read_from_a_lock(tmp_path: Path) -> None:
@@ -55,7 +56,8 @@ def test_no_lock_holds_a_version_with_a_known_weakness() -> None:
     ours = audit.Policy.model_validate(yaml.safe_load(audit.ADVISORIES.read_text()))
     assert len(ours.advisories) > 10
     for path in (ROOT / "constraints.txt", *audit.LOCKS.glob("*.txt")):
-        assert audit.weak(ours, audit.pins(path), datetime.date.today()) == []
+        name = path.relative_to(ROOT).as_posix()
+        assert audit.weak(ours, name, audit.pins(path), datetime.date.today()) == []
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ def test_the_tools_find_what_they_are_for(program: str, text: str, tmp_path: Pat
     assert done.returncode == 1, done.stdout
 
 
+@pytest.mark.slow
 def test_sboms_name_what_is_locked(tmp_path: Path) -> None:
     made = {path.name: path for path in audit.write_sboms(tmp_path)}
     assert len(made) == len(list(audit.LOCKS.glob("*.txt")))

@@ -67,6 +67,7 @@ def test_a_conversation_remembers_until_another_image_is_shown(hub_model: HubMod
     assert "/nowhere.jpg" in done.stderr and "found <image> in it" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_model_may_lie_in_an_object_store_and_text_alone_is_fine(
     hub_model: HubModel, rclone_s3: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:

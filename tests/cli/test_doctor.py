@@ -15,6 +15,8 @@ from llava.cli import main
 from llava.cli.doctor import examine
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 LLAVA = str(Path(sys.executable).parent / "llava")
 
 

@@ -162,6 +162,7 @@ def test_tiles_need_the_sizes_of_images(folder: Path) -> None:
         _ = dataset.lengths
 
 
+@pytest.mark.slow
 def test_a_dead_store_stops_the_check_instead_of_counting_rows(
     moto_s3: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

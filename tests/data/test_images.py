@@ -19,7 +19,7 @@ from llava import storage
 from llava.data.disk_cache import DiskCache
 from llava.data.images import ImageError, ImageSource
 from llava.data.shards import INDEX_NAME, ShardIndex, pack_images
-from llava.errors import DataError, SettingsError, StorageError
+from llava.errors import DataError, SettingsError, StoreAwayError
 from tests.data.test_preprocess import encoded, picture
 
 JPEG = encoded(picture(40, 30), "JPEG")
@@ -127,6 +127,7 @@ def test_a_huge_image_is_refused_not_decoded(root: Path, monkeypatch: pytest.Mon
         ImageSource(str(root)).load("a/whole.jpg")
 
 
+@pytest.mark.slow
 def test_images_from_a_store_pass_the_cache_once(moto_s3: Any) -> None:
     storage.write_bytes(f"{moto_s3.uri}/images/a.jpg", JPEG)
     source = ImageSource(f"{moto_s3.uri}/images")
@@ -139,11 +140,19 @@ def test_images_from_a_store_pass_the_cache_once(moto_s3: Any) -> None:
     assert again.images_uri == source.images_uri
 
 
+@pytest.mark.slow
 def test_a_store_that_is_down_is_not_a_missing_image(moto_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before the first image nor later: an outage in the middle of a run must not drop rows."""
+    storage.write_bytes(f"{moto_s3.uri}/images/a.jpg", encoded(picture(20, 20), "JPEG"))
+    source = ImageSource(f"{moto_s3.uri}/images")
+    assert source.header("a.jpg") == (20, 20)
+    with pytest.raises(ImageError, match="no image at"):
+        source.load("b.jpg")
     monkeypatch.setenv("LLAVA_STORAGE_DEADLINE_S", "0.2")
     moto_s3.kill()
-    with pytest.raises(StorageError, match="did not answer"):
-        ImageSource(f"{moto_s3.uri}/images").load("a.jpg")
+    for read in (source.header, source.load, ImageSource(f"{moto_s3.uri}/images").load):
+        with pytest.raises(StoreAwayError, match="did not answer"):
+            read("a.jpg")
 
 
 @pytest.mark.slow

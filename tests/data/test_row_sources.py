@@ -23,6 +23,7 @@ from llava.data.check import check_rows
 from llava.data.images import ImageSource
 from llava.data.records import read_records
 from llava.data.row_sources import files_of
+from llava.data.webdataset import tar_rows
 from llava.errors import DataError, SettingsError, UserError
 from tests.s3_server import S3Server
 
@@ -307,3 +308,15 @@ def test_hostile_references_are_their_rows_faults(tmp_path: Path) -> None:
     assert sorted({problem.row for problem in result.problems}) == list(range(len(hostile)))
     for problem in result.problems:
         str(problem).encode()  # can be printed and stored
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_tar_whose_header_says_a_gigabyte_is_refused_unread(kind: bytes, tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 1 << 30
+    place = tmp_path / "rows.tar"
+    with place.open("wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(3 << 30)  # sparse: it takes no room here
+    with pytest.raises(DataError, match=r"not an uncompressed tar, or cut short: a header of 1,073,741,824 bytes"):
+        list(tar_rows(str(place)))

@@ -71,3 +71,16 @@ def test_a_pickle_that_would_do_something_is_refused_and_does_nothing(tmp_path: 
     with pytest.raises(DataError):
         plain_data(b"\x80\x04garbage", "refs.p")
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_pickle_that_multiplies_or_holds_itself_is_refused() -> None:
+    doubled: list[object] = []
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    itself: list[object] = []
+    itself.append(itself)
+    for value in (doubled, itself):
+        with pytest.raises(DataError, match="over and over"):
+            plain_data(pickle.dumps(value), "refs.p")
+    shared = ["the same text"] * 1000
+    assert plain_data(pickle.dumps([shared, shared]), "refs.p") == [shared, shared]

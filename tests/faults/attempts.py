@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import psutil  # type: ignore[import-untyped]
 
@@ -48,6 +50,9 @@ class Fault:
         hook: inside a write.
         watch: from outside.
         full: the disk is, where the attempt writes.
+        environment: of the attempt, beside what all have.
+        strikes: the fault took place only where the attempt failed and said something that fits.
+        needs: what this machine must have; an attempt without it is left out.
     """
 
     name: str
@@ -55,6 +60,9 @@ class Fault:
     hook: Hook | None = None
     watch: Watch | None = None
     full: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    strikes: str = ""
+    needs: Literal["", "cgroup"] = ""
 
 
 @dataclass
@@ -84,7 +92,7 @@ def run(
     """
     scratch.mkdir(parents=True)
     fired, log = scratch / "fired", scratch / "log"
-    given = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join([str(HOOKS), str(ROOT)])}
+    given = {**os.environ, **environment, **fault.environment, "PYTHONPATH": os.pathsep.join([str(HOOKS), str(ROOT)])}
     if hook := fault.hook:
         told = {**vars(hook), "counter": str(scratch / "counter"), "fired": str(fired), "root": os.getpid()}
         given["LLAVA_TEST_FAULT"] = json.dumps(told)
@@ -94,14 +102,14 @@ def run(
     on_start(lambda: kill_all(process))
     harmed = threading.Event()
     family: dict[int, psutil.Process] = {}
-    if watch := fault.watch:
 
-        def beside() -> None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if watch(process, out):
-                    harmed.set()
+    def beside() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if fault.watch and fault.watch(process, out):
+                harmed.set()
 
-        threading.Thread(target=beside, daemon=True).start()
+    watching = threading.Thread(target=beside, daemon=True)
+    watching.start()
     broken: list[str] = []
     end = time.monotonic() + LIMIT_S
     while started.poll() is None:
@@ -111,13 +119,17 @@ def run(
         with contextlib.suppress(psutil.Error):
             family |= {child.pid: child for child in process.children(recursive=True)}
         time.sleep(0.05)
+    watching.join(20)  # it may still be about to say that it struck
     _, alive = psutil.wait_procs(family.values(), timeout=20)
     if alive := [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]:
         broken.append(f"{len(alive)} processes outlived the stage")
         for each in alive:
             each.kill()
     said = log.read_text(errors="replace")
-    count = sum(rule.fired for rule in fault.rules) + fired.exists() + harmed.is_set()
+    struck = harmed.is_set() and (
+        not fault.strikes or (started.returncode != 0 and bool(re.search(fault.strikes, said)))
+    )
+    count = sum(rule.fired for rule in fault.rules) + fired.exists() + struck
     return End(started.returncode, said, count, broken)
 
 
@@ -151,7 +163,7 @@ def after(seconds: float, harm: Callable[[psutil.Process], None] = kill_all) -> 
 
     def watch(process: psutil.Process, out: Path) -> bool:
         time.sleep(seconds)
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        if not lives(process):
             return False
         harm(process)
         return True
@@ -159,18 +171,31 @@ def after(seconds: float, harm: Callable[[psutil.Process], None] = kill_all) -> 
     return watch
 
 
+def lives(process: psutil.Process) -> bool:
+    """Whether it has not ended, nor waits to be seen off."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for_files(process: psutil.Process, out: Path, pattern: str, count: int, seconds: float) -> bool:
+    """Wait for `count` further files that fit the glob below the output, then `seconds`; False where it ended."""
+    before, seen = set(out.glob(pattern)) if pattern else set(), set[Path]()
+    while len(seen) < count:
+        if not lives(process):
+            return False
+        seen |= set(out.glob(pattern)) - before
+        time.sleep(0.005)
+    time.sleep(seconds)
+    return lives(process)
+
+
 def after_files(pattern: str, count: int, seconds: float, harm: Callable[[psutil.Process], None]) -> Watch:
     """Harm `seconds` after `count` files that fit the glob have been made below the output since the start."""
 
     def watch(process: psutil.Process, out: Path) -> bool:
-        before, seen = set(out.glob(pattern)), set[Path]()
-        while len(seen) < count:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return False
-            seen |= set(out.glob(pattern)) - before
-            time.sleep(0.005)
-        time.sleep(seconds)
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        if not wait_for_files(process, out, pattern, count, seconds):
             return False
         harm(process)
         return True
@@ -191,14 +216,6 @@ def kill_rank(number: int) -> Callable[[psutil.Process], None]:
 def kill_head(process: psutil.Process) -> None:
     """kill -9 of the stage's own process alone; what it started must notice."""
     process.kill()
-
-
-def no_more_memory(process: psutil.Process) -> None:
-    """From now on every rank (or the stage, where it has none) gets next to no further memory."""
-    for each in ranks(process) or [process]:
-        with contextlib.suppress(psutil.Error):
-            size = each.memory_info().vms + (1 << 20)
-            each.rlimit(psutil.RLIMIT_AS, (size, size))
 
 
 def size_of(folder: Path) -> int:

@@ -8,100 +8,36 @@ python -m tests.faults.run --stage expand  # of one stage
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llava import storage
 from llava.storage import clients
 from tests.expansion.asking.serving import RunningTeacher, teacher
-from tests.faults import attempts, trials, world
+from tests.faults import attempts, memory, trials, world
 from tests.faults.attempts import End, Fault
+from tests.faults.bench import ENVIRONMENT, UNDISTURBED, Bench, say
 from tests.faults.orchestrator import run_orchestrator
-from tests.faults.proxy import Faults, faulting
 from tests.faults.table import Row, table
 from tests.faults.trials import Trial
-from tests.s3_server import S3Server, moto_server
-
-CONCURRENCY = 8
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "sk-of-a-test",
-    "LLAVA_STORAGE_DEADLINE_S": "12",
-}  # fmt: skip
-UNDISTURBED = Fault("none")
-
-
-@dataclass
-class Bench:
-    """What all trials share."""
-
-    folder: Path
-    local: world.World
-    stored: world.World | None = None
-    server: S3Server | None = None
-    faults: Faults = field(default_factory=Faults)
-    expected: dict[str, dict[str, str]] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
-    count: int = 0
-
-    def scratch(self) -> Path:
-        self.count += 1
-        return self.folder / "attempts" / f"{self.count:03d}"
-
-    def environment(self) -> dict[str, str]:
-        return ENVIRONMENT | (self.server.environment if self.server else {})
-
-    def say(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
-
-
-def undisturbed(bench: Bench, stages: Sequence[str]) -> None:
-    """Run the chain once without a fault; what it makes is what every other run must make."""
-    for stage in world.STAGES:
-        out = storage.join(bench.local.results, stage)
-        end = attempts.run(
-            bench.local.command(stage, out), UNDISTURBED, Path(out), bench.scratch(), bench.environment()
-        )
-        if end.code:
-            raise SystemExit(f"the undisturbed {stage} failed:\n{end.said[-3000:]}")
-        bench.expected[stage] = world.content(out)
-        bench.say(f"undisturbed {stage}: {len(bench.expected[stage])} artifacts and numbers")
-        if stage == stages[-1]:
-            return
-
-
-@contextmanager
-def a_disk(folder: Path, size: int) -> Iterator[None]:
-    """A file system of its own, of `size` bytes, at `folder`."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=False)
-
-
-def may_mount() -> bool:
-    """True where a small disk can be had."""
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            with a_disk(Path(place) / "disk", 1 << 20):
-                return True
-        except (OSError, subprocess.CalledProcessError):
-            return False
+from tests.small_disk import grow, may_mount, small_disk
 
 
 def run_trial(bench: Bench, trial: Trial, number: int) -> None:
     """All faults of a trial, and an undisturbed attempt at the end where the last one did not end well."""
+    if trial.full_at and not may_mount():
+        say(f"{trial.stage}: no file system can be mounted here; the full disk is left out")
+        return
+    expected, asked = bench.expected[trial.stage].result(), 0
     with ExitStack() as stack:
-        expected, asked = bench.expected[trial.stage], 0
         server: RunningTeacher | None = None
         if trial.teacher is not None:
             plain = stack.enter_context(teacher(bench.folder / f"teacher-{number}-plain", delay=0.05))
@@ -116,6 +52,9 @@ def run_trial(bench: Bench, trial: Trial, number: int) -> None:
         resume = Resume(bench, trial, expected, asked, server, number)
         resume.fresh(stack)
         for fault in trial.faults:
+            if fault.needs == "cgroup" and not memory.may_group():
+                say(f"{trial.stage}: no control group can be made here; {fault.name} is left out")
+                continue
             if resume.attempt(fault).code == 0:
                 resume.fresh(stack)
         if resume.began:
@@ -149,7 +88,7 @@ class Resume:
         self.out = str(self.bench.folder / name)
         if self.trial.full_at:
             size = attempts.size_of(Path(self.bench.local.results) / self.trial.stage)
-            stack.enter_context(a_disk(Path(self.out), int(size * self.trial.full_at)))
+            stack.enter_context(small_disk(Path(self.out), int(size * self.trial.full_at)))
 
     def attempt(self, fault: Fault) -> End:
         """One attempt; its row is judged at once, and again when the outputs are whole."""
@@ -158,14 +97,9 @@ class Resume:
         asked_before = len(self.server.asked()) if self.server else 0
         paid = len(set(world.answered(Path(self.out) / "instruct_data.json.ledger"))) if self.server else 0
         if trial.full_at and not fault.full:
-            subprocess.run(["mount", "-o", "remount,size=1g", self.out], check=True)
-        bench.faults.rules = list(fault.rules)
+            grow(Path(self.out), 1 << 30)
         began = time.monotonic()
-        end = attempts.run(
-            _command(bench, trial, self.out, self.server), fault, Path(self.out), bench.scratch(), bench.environment(),
-            lambda kill: setattr(bench.faults, "kill", kill),
-        )  # fmt: skip
-        bench.faults.rules, bench.faults.away_until = [], 0.0
+        end = self._run(fault)
         fired = end.fired + (fault.full and end.code != 0)
         if self.server and fault.name == "skewed teacher":
             fired += len({line["did"] for line in self.server.asked()[asked_before:]} - {"answered"})
@@ -176,17 +110,34 @@ class Resume:
             if asked > self.total - paid:
                 row.broken.append(f"asked {asked} times with {paid} of {self.total} replies in the ledger")
         self.held.append(row)
-        bench.rows.append(row)
+        bench.rows.append((self.number, row))
         if end.code == 0:
-            self.compare()
-        bench.say(row.line())
-        if row.broken or ("store" in fault.name and end.code > 0):
+            with bench.store if trial.place == "store" else nullcontext():
+                self.compare()
+        say(row.line())
+        if row.broken or (end.code > 0 and ("store" in fault.name or not fired)):
             print(end.said[-2500:], flush=True)
         return end
 
+    def _run(self, fault: Fault) -> End:
+        bench = self.bench
+        command = _command(bench, self.trial, self.out, self.server)
+        out, scratch, environment = Path(self.out), bench.scratch(), bench.environment()
+        if self.trial.place == "disk":
+            return attempts.run(command, fault, out, scratch, environment)
+        with bench.store:
+            bench.faults.rules = list(fault.rules)
+            try:
+                return attempts.run(
+                    command, fault, out, scratch, environment, lambda kill: setattr(bench.faults, "kill", kill)
+                )
+            finally:
+                bench.faults.rules, bench.faults.away_until = [], 0.0
+
     def compare(self) -> None:
         """The outputs are whole: are they what they must be?"""
-        clients.forget_client()
+        if self.trial.place == "store":
+            clients.forget_client()
         found = world.content(self.out)
         if self.server:  # a reply that was on its way may be billed; never less than the server's own books
             books = sum(line["billed"][0] * 1000 + line["billed"][1] * 10_000 for line in self.server.asked()) / 1e6
@@ -211,7 +162,7 @@ def promised(fault: Fault, end: End) -> list[str]:
         return []
     if fault.name == "none":
         return [f"could not be resumed: exit status {end.code}"]
-    if fault.name.startswith(("memory", "kill of one rank")):
+    if fault.name.startswith(("memory limit (refused)", "kill of one rank")):
         return []  # a rank's own traceback may be shown
     found = []
     if end.code != 2 or "Traceback" in end.said:
@@ -228,26 +179,45 @@ def _command(bench: Bench, trial: Trial, out: str, server: RunningTeacher | None
     )
 
 
-def run_all(chosen: Sequence[Trial], keep: Path, folder: Path, *, orchestrators: Sequence[str]) -> list[Row]:
-    """Every trial; the rows of the table. World and undisturbed run lie in `keep`, the rest in `folder`."""
+def run_all(
+    chosen: Sequence[Trial], keep: Path, folder: Path, *, orchestrators: Sequence[str], jobs: int = 2
+) -> list[Row]:
+    """Every trial; the rows of the table. World and undisturbed run lie in `keep`, the rest in `folder`.
+
+    `jobs` of them run beside each other; a trial begins when the undisturbed chain has made what it is compared to.
+    """
     with ExitStack() as stack:
         bench = Bench(folder, world.draw(keep))
         last = max((world.STAGES.index(trial.stage) for trial in chosen), default=0)
-        undisturbed(bench, world.STAGES[: last + 1])
+        bench.expected = {stage: Future() for stage in world.STAGES[: last + 1]}
         if any(trial.place == "store" for trial in chosen):
-            bench.server, bench.faults = stack.enter_context(faulting(stack.enter_context(moto_server())))
-            os.environ.update(bench.server.environment)
-            clients.forget_client()
-            bench.stored = world.in_store(bench.local, bench.server.uri)
-        small_disks = may_mount()
+            bench.open_store(stack)
+        pool = stack.enter_context(ThreadPoolExecutor(len(chosen) + len(orchestrators) + 1))
+        busy = threading.Semaphore(jobs)  # the chain counts as one; a trial that waits for it does not
+        turn = threading.Lock()
+        running = [pool.submit(_within, busy, bench.chain, world.STAGES[: last + 1])]
+        for number, package in enumerate(orchestrators, len(chosen)):
+            running.append(pool.submit(_within, busy, _orchestrator, bench, package, number))
         for number, trial in enumerate(chosen):
-            if trial.full_at and not small_disks:
-                bench.say(f"{trial.stage}: no file system can be mounted here; the full disk is left out")
-                continue
-            run_trial(bench, trial, number)
-        for package in orchestrators:
-            bench.rows += run_orchestrator(package, bench.local, folder, ENVIRONMENT, bench.say)
-        return bench.rows
+            running.append(pool.submit(_trial, busy, turn, bench, trial, number))
+        for each in as_completed(running):
+            each.result()
+        return [row for _, row in sorted(bench.rows, key=lambda pair: pair[0])]
+
+
+def _within(busy: threading.Semaphore, work: Callable[..., None], *arguments: object) -> None:
+    with busy:
+        work(*arguments)
+
+
+def _trial(busy: threading.Semaphore, turn: threading.Lock, bench: Bench, trial: Trial, number: int) -> None:
+    bench.expected[trial.stage].result()
+    with turn if trial.place == "store" else nullcontext():  # they share a proxy
+        _within(busy, run_trial, bench, trial, number)
+
+
+def _orchestrator(bench: Bench, package: str, number: int) -> None:
+    bench.rows += [(number, row) for row in run_orchestrator(package, bench.local, bench.folder, ENVIRONMENT, say)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -255,17 +225,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="20 faults, as CI does")
     parser.add_argument("--stage", action="append", choices=world.STAGES, help="only trials of this stage; repeat")
     parser.add_argument("--place", choices=("disk", "store"), help="only trials that write there")
+    parser.add_argument("--fault", default="", help="only faults whose name holds this")
+    parser.add_argument("--orchestrator", action="store_true", help="only kills of the orchestrator")
     parser.add_argument("--seed", type=int, default=0, help="of the times at which is killed (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="trials beside each other (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="work there, keep the undisturbed run and use it again")
     options = parser.parse_args(arguments)
     chosen: list[Any] = trials.short() if options.short else trials.long(options.seed)
     chosen = [each for each in chosen if not options.stage or each.stage in options.stage]
     chosen = [each for each in chosen if not options.place or each.place == options.place]
-    orchestrators = [] if options.stage or options.place else ["only-expand"] if options.short else ["full"]
+    chosen = [replace(each, faults=[one for one in each.faults if options.fault in one.name]) for each in chosen]
+    chosen = [each for each in chosen if each.faults]
+    chosen = [] if options.orchestrator else chosen
+    orchestrators = (
+        [] if options.stage or options.place or options.fault else ["only-expand"] if options.short else ["full"]
+    )
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llava-faults-") as folder:
         keep = options.folder or Path(folder)
-        rows = run_all(chosen, keep, Path(folder), orchestrators=orchestrators)
+        rows = run_all(chosen, keep, Path(folder), orchestrators=orchestrators, jobs=options.jobs)
     print(f"\n{table(rows)}\n{time.monotonic() - began:,.0f} s")
     return 1 if any(row.broken for row in rows) else 0
 

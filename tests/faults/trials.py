@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.faults import attempts
+from tests.faults import attempts, memory
 from tests.faults.attempts import Fault, Hook, after, after_files
 from tests.faults.proxy import Rule
 
@@ -85,7 +85,7 @@ def trained(count: int, lots: random.Random) -> list[Fault]:
     found = []
     for turn in range(count):
         name, harm = harms[turn % len(harms)]
-        watch = after_files("checkpoints/*/manifest.json", 1, lots.uniform(0, 0.4), harm)
+        watch = after_files(SAVED, 1, lots.uniform(0, 0.4), harm)
         found.append(Fault(name, watch=watch))
     return found
 
@@ -96,7 +96,12 @@ def killed_after(low: float, high: float, count: int) -> list[Fault]:
     return [Fault("kill of everything", watch=after(low + step * turn)) for turn in range(count)]
 
 
-STARVED = Fault("memory limit", watch=after_files("checkpoints/*/manifest.json", 1, 0.0, attempts.no_more_memory))
+def starved(pattern: str = "", seconds: float = 0.0) -> list[Fault]:
+    """A memory limit of both kinds: the kernel kills, and the system refuses."""
+    return [memory.killed_by_the_kernel(pattern, seconds), memory.refused(pattern, seconds)]
+
+
+SAVED = "checkpoints/*/manifest.json"
 FULL = Fault("full disk", full=True)
 SKEWED = {
     "rate_limit": 0.12, "http500": 0.12, "http503": 0.1, "disconnect": 0.1, "not_json": 0.1, "truncated": 0.08,
@@ -127,22 +132,25 @@ def long(seed: int = 0) -> list[Trial]:
         *(Trial("expand", "disk", [Fault("skewed teacher")], teacher={name: SKEWED[name]}) for name in SKEWED),
         Trial("expand", "disk", [Fault("skewed teacher"), *killed_after(2.5, 4.0, 2)], teacher=SKEWED),
         *(Trial("expand", "disk", [FULL], full_at=share) for share in (0.1, 0.5, 0.9)),
+        Trial("expand", "disk", starved(seconds=2.5), teacher={}),
         Trial("expand", "store", [hail(skip=0), outage(30, 1), *cut_puts(".", [0, 1, 2, 4, 5, 6])]),
         Trial("pretrain", "disk", trained(8, lots)),
         Trial("pretrain", "disk", hooks(CHECKPOINT, [2, 3, 5, 7, 8, 10])),
         Trial("pretrain", "disk", hooks(CHECKPOINT, [4, 6, 9], alone=True)),
-        Trial("pretrain", "disk", [STARVED, *hooks(r"projector/", [1, 2, 3, 4])]),
+        Trial("pretrain", "disk", [*starved(SAVED), *hooks(r"projector/", [1, 2, 3, 4])]),
         *(Trial("pretrain", "disk", [FULL], full_at=share) for share in (0.3, 0.8)),
         Trial("pretrain", "store", [hail(write="checkpoints/"), outage(30, 6), *cut_puts("checkpoints/", [1, 4, 5])]),
-        Trial("finetune", "disk", [STARVED, *trained(3, lots)]),
+        Trial("finetune", "disk", [*starved(SAVED), *trained(3, lots)]),
         Trial("finetune", "disk", [*hooks(CHECKPOINT, [3, 5, 7]), *hooks(r"finetune/model/", [1, 2, 3])]),
         *(Trial("finetune", "disk", [FULL], full_at=share) for share in (0.3, 0.9)),
         Trial("finetune", "store", [hail(write="checkpoints/"), *cut_puts("checkpoints/", [2, 3])]),
         Trial("evaluate", "disk", hooks(r"\.parts/", [2, 4, 3, 6, 2]) + killed_after(6, 12, 3)),
         Trial("evaluate", "disk", hooks(r"(finetuned|blank|stage1)\.(jsonl|about)", [1, 2, 3])),
+        Trial("evaluate", "disk", starved("**/.parts/*")),
         Trial("evaluate", "disk", [FULL], full_at=0.3),
         Trial("evaluate", "store", [hail(write="predictions/"), outage(30, 4), *cut_puts("predictions/", [2, 3])]),
         Trial("export", "disk", hooks(r"/export", [1, 2, 4]) + killed_after(6, 14, 3)),
         *(Trial("export", "disk", [FULL], full_at=share) for share in (0.2, 0.8)),
+        Trial("export", "disk", starved(seconds=9.0)),
         Trial("export", "store", [hail(skip=0), *cut_puts("onnx/", [0, 1])]),
     ]

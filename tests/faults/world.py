@@ -75,14 +75,6 @@ def draw(folder: Path) -> World:
     return World(str(folder / "world"), str(folder / "undisturbed"))
 
 
-def in_store(world: World, uri: str) -> World:
-    """The same world and results, put into a store."""
-    there = World(storage.join(uri, "world"), storage.join(uri, "undisturbed"))
-    storage.upload(Path(world.root), there.root)
-    storage.upload(Path(world.results), there.results)
-    return there
-
-
 def content(out: str) -> dict[str, str]:
     """What a stage made, by name: hashes of the bytes of every artifact, and the numbers it reported.
 

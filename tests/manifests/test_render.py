@@ -30,6 +30,7 @@ def test_there_are_the_overlays_we_promise() -> None:
     assert OVERLAYS == ["gpu", "local", "multi-node", "multi-user"]
 
 
+@pytest.mark.slow
 def test_schemas(resources: tuple[Resource, ...]) -> None:
     checked = 0
     for resource in resources:
@@ -266,6 +267,7 @@ def test_alerts_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
 def test_alerts_of_the_cluster_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
     rule = find(render(MANIFESTS / "overlays" / "gpu"), "PrometheusRule", "llava")

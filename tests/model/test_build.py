@@ -140,6 +140,7 @@ def test_tower_widths_of_the_published_clips(width: int, heads: int, tmp_path: P
     assert meta.model.multi_modal_projector.linear_1.weight.shape == (48, width)
 
 
+@pytest.mark.slow
 def test_parts_come_from_object_storage(
     moto_s3: Any, recipe_of: RecipeOf, tiny_clip_dir: Path, tiny_lm_dirs: dict[str, Path], built: Built
 ) -> None:

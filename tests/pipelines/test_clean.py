@@ -19,6 +19,8 @@ from llava.storage import clients
 from tests.pipelines.kfp_server import KfpServer, kfp_server
 from tests.s3_server import S3Server, moto_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[S3Server]:
@@ -91,7 +93,6 @@ def clean(world: World, *arguments: str) -> None:
     make_app(pipeline.build)(["clean", "--root", world.root, *arguments], standalone_mode=False)
 
 
-@pytest.mark.slow
 def test_old_runs_go_and_the_newest_stay(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for day in (1, 2, 3, 4):
         world.run(f"run-{day}", day, "expand", "pretrain")
@@ -117,7 +118,6 @@ def test_checkpoints_only(world: World) -> None:
     assert set(world.server.runs) == {"run-1", "run-2"}
 
 
-@pytest.mark.slow
 def test_what_a_later_run_refers_to_stays(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     one = world.run("run-1", 1, "expand", "pretrain", "finetune")
     # By a parameter (checkpoints to resume from, in quotes inside JSON), and by what one of its stages read.
@@ -150,7 +150,6 @@ def test_a_registered_model_stays(world: World, capsys: pytest.CaptureFixture[st
     assert "registered as shapes 3" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_run_in_progress(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.run("run-1", 1, "pretrain", state="RUNNING")
     world.run("run-2", 2, "pretrain")

@@ -110,6 +110,7 @@ def call(*arguments: str) -> None:
     make_app(pipeline.build)(list(arguments), standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_rerun_needs_neither_root_nor_store(server: KfpServer) -> None:
     call("rerun", "--run", "run-a", "--from", "finetune", "--resume", "--host", server.url)
     (body,) = server.of("POST", "/runs")

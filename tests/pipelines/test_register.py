@@ -137,6 +137,7 @@ def test_a_model_with_figures_and_parents(
     assert len(registry.versions) == len(registry.artifacts) == 1
 
 
+@pytest.mark.slow
 def test_a_runs_model_with_its_evaluation(registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = model.partition("/llava-full")[0]
     for stage, outputs in (("finetune", {"model": model}), ("evaluate", {"metrics": ""})):
@@ -154,6 +155,7 @@ def test_a_runs_model_with_its_evaluation(registry: Registry, model: str, monkey
     assert properties["evaluate_accuracy"]["double_value"] == 0.75 and properties["run"]["string_value"] == "run-a"
 
 
+@pytest.mark.slow
 def test_a_version_that_names_another_artifact(registry: Registry, model: str, tmp_path: Path) -> None:
     given = ["--registry", registry.url, "--name", "shapes", "--version", "1"]
     call(*given, "--model", model)

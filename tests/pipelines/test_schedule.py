@@ -32,6 +32,7 @@ def call(*arguments: str) -> None:
     make_app(pipeline.build)(["schedule", *arguments], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_a_schedule_is_sent_listed_paused_and_resumed(server: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     call("create", "--name", "weekly", "--cron", "30 3 * * 1", "--end", "2099-01-01", "--at-once", "2", *DATA)
     (body,) = server.of("POST", "/recurringruns")

@@ -140,6 +140,7 @@ def test_rerun_finds_the_artifacts_and_keeps_the_parameters(
     assert body["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "llava-from-finetune"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["kubeflow", "local"])
 def test_rerun_resumes_the_stage_that_was_stopped(layout: str, server: KfpServer, tmp_path: Path) -> None:
     root = str(tmp_path / "store")
@@ -246,6 +247,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_once(pipeline.build, "full", tmp_path_factory.mktemp("full"), ClusterOptions())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
 def test_what_cannot_run_is_refused_before_a_pod_exists(full: Path, arguments: dict[str, Any], said: str) -> None:
     sound = {"recipe": "tiny", "images_uri": "s3://b/i", "train_accelerators": "1"}
@@ -253,6 +255,7 @@ def test_what_cannot_run_is_refused_before_a_pod_exists(full: Path, arguments: d
     assert any(said in fault for fault in check_run(full, {**sound, **arguments}))
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_a_node_by_default_holds_the_bundled_recipes(full: Path) -> None:
     """Volumes are set when a package is compiled: they hold any bundled recipe on 8 GPUs. Memory is a parameter: its
     default holds what fits one GPU, and a refusal names what the others need.

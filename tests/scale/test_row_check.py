@@ -25,6 +25,8 @@ from tests.data.test_preprocess import encoded
 from tests.s3_server import S3Server, moto_server
 from tests.scale.ranks import on_ranks
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 24
 
 

@@ -20,6 +20,8 @@ from tests.conftest import TinyWorld
 from tests.evaluation.chat_server import ChatServer, serving
 from tests.hub_model import HubModel
 
+pytestmark = pytest.mark.slow
+
 
 def evaluate(model: Path, world: TinyWorld, out: Path, **settings: Any) -> StageResult:
     chosen = {
@@ -34,7 +36,6 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_several_benchmarks_share_one_model_one_report_and_one_table(
     hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +111,6 @@ def colour(text: str, images: list[Image.Image]) -> str:
     return f"{text.split()[0]} {red // 8} {green // 8} {blue // 8}"
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_dies_half_way_loses_nothing(
     hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +133,6 @@ def test_an_endpoint_that_dies_half_way_loses_nothing(
     assert "endpoint http://127.0.0.1" in page and "How the server batches" in page
 
 
-@pytest.mark.slow
 def test_refused_questions_are_counted_and_above_the_threshold_an_error(
     hub_model: HubModel, tiny_world: TinyWorld, tmp_path: Path
 ) -> None:

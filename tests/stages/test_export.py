@@ -89,6 +89,7 @@ def test_a_consumer_without_torch_gets_torchs_features(
         assert float(np.abs(found[name] - found[name][:1]).max()) / scale < limit, name
 
 
+@pytest.mark.slow
 def test_files_are_named_checked_and_described(exported: tuple[Path, dict[str, float]]) -> None:
     import onnx
 

@@ -18,6 +18,8 @@ from llava.evaluation.benchmarks import get_benchmark
 from llava.stages.evaluate import Inputs, Outputs, Settings, run
 from tests.hub_model import HubModel
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, *rows: Any, lines: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

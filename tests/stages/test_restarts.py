@@ -126,6 +126,7 @@ def test_a_backend_that_counts_no_attempts(tmp_path: Path) -> None:
     assert attempts(tmp_path) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", ["crash", "kill1"])
 def test_only_a_users_error_is_remembered(fail: str, tmp_path: Path) -> None:
     run(tmp_path, fail)

@@ -15,6 +15,8 @@ from llava.errors import StorageError
 from llava.storage import clients
 from tests.s3_server import KEY, SECRET, S3Server
 
+pytestmark = pytest.mark.slow
+
 WHOLE = bytes(range(256)) * 4
 
 
@@ -67,7 +69,6 @@ def answering(script: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[li
         server.server_close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_store_that_is_busy_is_asked_again(status: int, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from llava.errors import StorageError, StoreAwayError
 from llava.storage import clients, integrity, s3
 from tests.s3_server import KEY, SECRET, S3Server, free_port
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 1.0
 CONTENT = bytes(range(256)) * 64
 Behaviour = Callable[[socket.socket, str], None]
@@ -134,7 +136,6 @@ CALLS: dict[str, Callable[[str], object]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "call"),
     [
@@ -155,7 +156,6 @@ def test_whatever_the_server_does_the_call_ends_with_our_error(
         assert time.monotonic() - began < 20 * DEADLINE_S
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 def test_a_slow_store_that_keeps_sending_is_waited_for(
     engine: str, at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
@@ -197,7 +197,6 @@ def test_redirects_without_end_are_an_error_soon(
         assert len(asked) < 100
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 def test_a_byte_that_flips_on_its_way_is_noticed(
     engine: str, at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
@@ -222,7 +221,6 @@ def test_a_byte_that_flips_on_its_way_is_noticed(
         assert storage.read_bytes("s3://bucket/key") == CONTENT
 
 
-@pytest.mark.slow
 def test_the_same_wrong_byte_in_every_read_is_noticed_once_tags_are_known(at: Callable[[str], None]) -> None:
     good = True
 
@@ -279,7 +277,6 @@ def test_a_checksum_of_the_store_is_compared(at: Callable[[str], None], monkeypa
             storage.read_bytes("s3://bucket/key")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "boto3"])
 @pytest.mark.parametrize(
     "address",

@@ -5,9 +5,13 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
+import pytest
+
 from llava import storage
 from llava.storage import s3
 from tests.s3_server import S3Server
+
+pytestmark = pytest.mark.slow
 
 
 def test_more_files_than_a_process_may_open(tmp_path: Path, moto_s3: S3Server) -> None:

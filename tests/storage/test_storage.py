@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import threading
 import time
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava import local_files, storage
-from llava.errors import StorageError
-from llava.storage import clients
+from llava.errors import SettingsError, StorageError
+from llava.storage import clients, watch
 from tests.s3_server import S3Server
 
 
@@ -95,6 +96,19 @@ def test_as_local_gives_the_file_or_a_copy(root: str, tmp_path: Path) -> None:
     storage.write_text(storage.join(root, "model/config.json"), "{}")
     assert (storage.as_local(storage.join(root, "model")) / "config.json").read_text() == "{}"
     assert storage.as_local(storage.join(root, "model/config.json"), cache=tmp_path / "cache").read_text() == "{}"
+
+
+def test_a_deadline_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("soon", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("LLAVA_STORAGE_DEADLINE_S", value)
+        with pytest.raises(SettingsError, match=r"LLAVA_STORAGE_DEADLINE_S: found '.*'; expected seconds"):
+            watch.deadline_s()
+
+
+def test_a_fifo_is_no_local_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(StorageError, match="a FIFO"):
+        storage.as_local(str(tmp_path / "fifo"))
 
 
 def test_wrong_credentials_are_an_error_at_once(rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

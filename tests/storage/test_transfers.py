@@ -14,6 +14,8 @@ from llava.errors import StorageError
 from llava.storage import bulk, clients, fetching, s3, streaming
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["rclone_s3", "moto_s3"])
 def server(request: pytest.FixtureRequest) -> S3Server:
@@ -65,7 +67,6 @@ class _Disk:
     free = 4_999
 
 
-@pytest.mark.slow
 def test_a_store_that_dies_in_the_middle_leaves_nothing_half_fetched(
     rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +84,6 @@ def test_a_store_that_dies_in_the_middle_leaves_nothing_half_fetched(
     assert list((tmp_path / "m").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_store_that_comes_back_costs_a_part_and_not_the_file(
     rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

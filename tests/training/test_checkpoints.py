@@ -176,6 +176,7 @@ def test_a_failed_save_reaches_the_training_thread(tmp_path: Path) -> None:
         writer.wait()
 
 
+@pytest.mark.slow
 def test_checkpoints_in_a_real_store(moto_s3: S3Server, tmp_path: Path) -> None:
     uri = f"{moto_s3.uri}/run/checkpoints"
     for step in (1, 2, 3):
@@ -188,6 +189,7 @@ def test_checkpoints_in_a_real_store(moto_s3: S3Server, tmp_path: Path) -> None:
         read_back(uri)
 
 
+@pytest.mark.slow
 def test_a_shard_is_read_by_range_and_each_byte_once(moto_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_shards, "CHUNK_BYTES", 64)
     uri = f"{moto_s3.uri}/run/checkpoints"

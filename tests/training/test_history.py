@@ -29,6 +29,7 @@ def test_every_step_of_an_ordinary_run_is_kept() -> None:
     assert [each.step for each in of_steps(5198)] == list(range(1, 5199))
 
 
+@pytest.mark.slow
 def test_a_long_run_takes_no_more_memory_and_loses_nothing_that_is_summed() -> None:
     count = 100_000
     history = of_steps(count, spikes=(3, 4, 5002, 99_990))
@@ -58,6 +59,7 @@ def test_figures_of_the_whole_run_count_steps_and_not_records() -> None:
     assert numbers["padding_share"] == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_remembers_the_same() -> None:
     whole = of_steps(30_000, spikes=(7, 12_345))
     resumed = of_steps(17_000, spikes=(7, 12_345))

@@ -17,6 +17,7 @@ from threading import Event
 import httpx
 from PIL import Image
 
+from llava import http_replies
 from llava.errors import SettingsError, TransientError
 from llava.evaluation.engines.base import Asked, Refusal
 from llava.parsing import parse_rows
@@ -149,7 +150,7 @@ class Endpoint:
             if self._stop.is_set():
                 break
             try:
-                reply = self._client.request(method, f"{self._url}{path}", json=body)
+                reply = http_replies.ask(self._client, method, f"{self._url}{path}", json=body)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 said = f"{type(error).__name__}: {error}"
                 continue

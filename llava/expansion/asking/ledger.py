@@ -25,6 +25,7 @@ from llava.expansion.asking.entries import BatchJob, Entry, Record, decode, enco
 from llava.expansion.asking.known import Accounts
 from llava.expansion.asking.lease import Lease
 from llava.expansion.teachers.base import Usage
+from llava.local_files import explain, open_regular
 
 
 class Ledger:
@@ -52,8 +53,6 @@ class Ledger:
         self.remote = storage.is_remote(uri)
         self._temporary = tempfile.TemporaryDirectory(prefix="llava-ledger-") if self.remote else None
         self._folder = Path(self._temporary.name) if self._temporary else storage.local_path(uri)
-        if not reading:
-            self._folder.mkdir(parents=True, exist_ok=True)
         self._segments: list[Path] = []
         self._readers: dict[int, IO[bytes]] = {}
         self._own: int | None = None
@@ -134,7 +133,7 @@ class Ledger:
     def entries(self) -> Iterator[Entry]:
         """Every entry ever written, unusable attempts included, in order of segments."""
         for path in self._segments:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 for line in file:
                     if line.endswith(b"\n") and isinstance(record := decode(line), Entry):
                         yield record
@@ -151,13 +150,14 @@ class Ledger:
         if not records:
             return
         lines = [encode(record) for record in records]
-        if self.remote:
-            self._open_segment(f"-{self._commits:06d}")
-        elif self._writer is None:
-            self._open_segment("")
-        assert self._writer is not None and self._own is not None
-        offset = self._writer.tell()
+        offset = 0
         try:
+            if self.remote:
+                self._open_segment(f"-{self._commits:06d}")
+            elif self._writer is None:
+                self._open_segment("")
+            assert self._writer is not None and self._own is not None
+            offset = self._writer.tell()
             self._writer.write(b"".join(lines))
             self._writer.flush()
             if self.remote:
@@ -189,8 +189,9 @@ class Ledger:
 
     def _abandon(self, offset: int) -> None:
         """A write failed (disk full): cut what may stand half written, and let the next one start a segment."""
-        assert self._writer is not None
-        file, self._writer = self._writer, None
+        if (file := self._writer) is None:
+            return  # not even the segment could be made
+        self._writer = None
         with contextlib.suppress(OSError):
             file.close()  # writes what it still buffers, if it can, so before the cut
         with contextlib.suppress(OSError):
@@ -219,6 +220,7 @@ class Ledger:
             self._writer.close()
         # Time first, so that segments sort in order of writing; the process id keeps two writers apart.
         path = self._folder / f"segment-{time.time_ns():020d}-{os.getpid()}{suffix}.jsonl"
+        self._writer = None
         self._writer = path.open("xb")
         if not self.remote:
             folder = os.open(self._folder, os.O_RDONLY)
@@ -231,7 +233,11 @@ class Ledger:
         number = len(self._segments)
         self._segments.append(path)
         offset = 0
-        with path.open("rb") as file:
+        try:
+            opened = open_regular(path)
+        except OSError as error:
+            raise StorageError(f"{storage.join(self.uri, path.name)}: {explain(error, path)}; move it away") from error
+        with opened as file:
             for index, line in enumerate(file):
                 if not line.endswith(b"\n"):
                     self.notes.append(f"{path.name}: the last line was cut off by a crash and is ignored")
@@ -257,7 +263,12 @@ class Ledger:
             storage.delete(storage.join(self.uri, path.name))
 
     def _take_lock(self) -> IO[str]:
-        lock = (self._folder / ".lock").open("w")
+        place = self._folder / ".lock"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = place.open("w")
+        except OSError as error:
+            raise StorageError(f"ledger {self.uri}: cannot be opened: {explain(error, place)}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

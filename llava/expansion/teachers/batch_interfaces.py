@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 import httpx
 
+from llava import http_replies
 from llava.errors import SettingsError
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers import anthropic_form, gemini_form
@@ -79,7 +80,7 @@ class _Http:
     def call(self, method: str, path: str, **sent: Any) -> httpx.Response:
         url = path if path.startswith("http") else f"{self.base}{path}"
         try:
-            response = self._client.request(method, url, **sent)
+            response = http_replies.ask(self._client, method, url, **sent)
         except httpx.HTTPError as error:
             raise TeacherFailure("retry", f"connection: {error or type(error).__name__}", billed=True) from error
         if response.status_code >= 300:
@@ -96,11 +97,14 @@ class _Http:
         """Streamed, and split on line feeds only: U+2028 and its like may stand inside a JSON string."""
         rest = b""
         try:
-            with self._client.stream("GET", path if path.startswith("http") else f"{self.base}{path}") as response:
+            url = path if path.startswith("http") else f"{self.base}{path}"
+            with self._client.stream("GET", url) as response:
                 if response.status_code >= 300:
-                    raise failure_of(response.status_code, _json(response.read()), response.headers)
+                    raise failure_of(response.status_code, _json(http_replies.body_of(response)), response.headers)
                 for chunk in response.iter_bytes():
                     *whole, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > http_replies.MOST_BYTES:
+                        raise httpx.DecodingError(f"a line is longer than {http_replies.MOST_BYTES:,} bytes")
                     yield from (line for line in whole if line.strip())
         except httpx.HTTPError as error:
             raise TeacherFailure("retry", f"connection: {error or type(error).__name__}") from error

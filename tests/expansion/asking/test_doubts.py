@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from llava.errors import DataError
+from llava.errors import DataError, StorageError
 from llava.expansion.asking.entries import Entry, Hold, decode, encode
 from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.plausible import Plausible
@@ -63,3 +65,11 @@ def test_a_changed_line_of_the_ledger_is_damage(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"0.5", b"0.1"))
     with pytest.raises(DataError, match="checksum"):
         Ledger(str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_among_the_segments_is_an_error_at_once(make: Callable[[Path], None], tmp_path: Path) -> None:
+    Ledger(str(tmp_path / "ledger")).close()
+    make(tmp_path / "ledger" / "segment-00000000000000000001-1.jsonl")
+    with pytest.raises(StorageError, match=r"segment-0+1-1\.jsonl: (a FIFO|Is a directory|a folder).*move it away"):
+        Ledger(str(tmp_path / "ledger"))

@@ -82,6 +82,7 @@ def test_a_reply_that_breaks_off_is_asked_for_again_and_may_be_billed(requests: 
     with_server(answer, use)
 
 
+@pytest.mark.slow
 def test_a_doubled_reply_reaches_nobody_else_however_many_ask(requests: list[Request]) -> None:
     """Every fifth reply comes twice. The reply to the next request on that connection then waits in it: whoever took
     the connection would get it for his own."""

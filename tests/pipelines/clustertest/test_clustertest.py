@@ -21,6 +21,8 @@ from tests.pipelines.clustertest.harness import clustertest, left_in, tiny_world
 from tests.pipelines.clustertest.simulated import NAMESPACE, SimulatedKubeflow
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 ALL = [
     "full",
     "cache",
@@ -34,7 +36,6 @@ ALL = [
 ]
 
 
-@pytest.mark.slow
 def test_a_sound_cluster(cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
     code, rows = clustertest("--bucket", f"{bucket.uri}/team", "--nodes", "2")
     assert list(rows) == ALL
@@ -52,7 +53,6 @@ def test_a_sound_cluster(cluster: SimulatedKubeflow, bucket: S3Server, capsys: p
     assert not left_in(bucket) and not cluster.runs and not cluster.experiments and not cluster.pods
 
 
-@pytest.mark.slow
 def test_what_the_runs_are_given(
     cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +72,6 @@ def test_what_the_runs_are_given(
     assert left_in(bucket) and len(cluster.runs) == 2, "--keep"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "surprises"),
     [
@@ -93,7 +92,6 @@ def test_a_broken_cluster_is_a_surprise(
     assert not left_in(bucket) and not cluster.runs, "removed all the same"
 
 
-@pytest.mark.slow
 def test_a_terminated_run_whose_pod_goes_on(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +109,6 @@ def test_the_first_run_fails(cluster: SimulatedKubeflow, bucket: S3Server, monke
     assert rows["cache"]["verdict"] == "not run" and rows["cache"]["seen"] == "no full run succeeded"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "why"),
     [
@@ -140,7 +137,6 @@ def test_what_a_pod_waits_for_is_said(
     assert f"llava-run-1-expand-0 Pending ({why})" in rows["full"]["seen"]
 
 
-@pytest.mark.slow
 def test_without_rights_on_pods(
     cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,8 @@ from tests.pipelines.clustertest.harness import clustertest
 from tests.pipelines.clustertest.simulated import NAMESPACE, SimulatedKubeflow
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 
 def test_without_rights_in_the_bucket(
     cluster: SimulatedKubeflow, bucket: S3Server, capsys: pytest.CaptureFixture[str]
@@ -24,7 +26,6 @@ def test_without_rights_in_the_bucket(
     assert "no right, or no way, to write below s3://no-such-bucket/t/clustertest-" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_bucket_and_keys_come_from_the_cluster(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

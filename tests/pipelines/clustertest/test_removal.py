@@ -21,8 +21,9 @@ from tests.pipelines.clustertest.harness import clustertest, left_in
 from tests.pipelines.clustertest.simulated import SimulatedKubeflow
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_run_that_never_ends(cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimulatedKubeflow, "_work", lambda self, run: None)
     code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full", "--minutes", "0.02")
@@ -30,7 +31,6 @@ def test_a_run_that_never_ends(cluster: SimulatedKubeflow, bucket: S3Server, mon
     assert not cluster.runs
 
 
-@pytest.mark.slow
 def test_a_run_whose_start_was_not_answered_is_removed_too(cluster: SimulatedKubeflow, bucket: S3Server) -> None:
     cluster.loses_an_answer = True
     code, rows = clustertest("--bucket", f"{bucket.uri}/t", "--probe", "full")
@@ -38,7 +38,6 @@ def test_a_run_whose_start_was_not_answered_is_removed_too(cluster: SimulatedKub
     assert not cluster.runs and not cluster.experiments and not left_in(bucket)
 
 
-@pytest.mark.slow
 def test_what_ending_pods_still_write_is_removed_too(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,7 +52,6 @@ def test_what_ending_pods_still_write_is_removed_too(
     assert not left_in(bucket) and not cluster.pods
 
 
-@pytest.mark.slow
 def test_an_answer_nobody_thought_of_costs_one_probe(
     cluster: SimulatedKubeflow, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +85,6 @@ def test_impatience_while_it_removes(cluster: SimulatedKubeflow, bucket: S3Serve
     assert [text for text in said if text.startswith("still removing")] and signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_test_removes_what_it_made(
     number: int, cluster: SimulatedKubeflow, bucket: S3Server, tmp_path: Path
