@@ -103,3 +103,33 @@ def test_a_folder_keeps_its_files_and_their_modes_do_not_depend_on_the_source(tm
     storage.upload(tmp_path / "a", str(tmp_path / "z"))
     assert (tmp_path / "z" / "b" / "c").read_bytes() == b"c"
     assert (tmp_path / "z" / "b" / "c").stat().st_mode & 0o777 == 0o666 & ~local_files._umask()
+
+
+def test_bytes_are_durable_before_their_name_and_the_name_before_anyone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut needs, in this order: fsync of the file, the rename, fsync of the folder that holds the name."""
+    told: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        place = Path(f"/proc/self/fd/{handle}").resolve()
+        told.append(("folder" if place.is_dir() else "bytes", place.name if place.is_dir() else ""))
+        fsync(handle)
+
+    def renamed(source: str, target: str) -> None:
+        told.append(("name", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    whole = [("bytes", ""), ("name", "f"), ("folder", "made")]
+    storage.write_bytes(str(tmp_path / "made" / "f"), b"x")
+    assert told == whole
+    told.clear()
+    storage.upload(tmp_path / "made" / "f", str(tmp_path / "copy" / "f"))
+    assert told == [*whole[:2], ("folder", "copy")]
+    told.clear()
+    (tmp_path / "partial").write_bytes(b"y")
+    local_files.put_in_place(tmp_path / "partial", tmp_path / "made" / "f", durable=True)
+    assert told == whole[:2]
