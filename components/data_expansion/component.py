@@ -62,8 +62,8 @@ def expand(
     """Expand captions and boxes into rows for both training stages
 
     Args:
-        annotations_uri: COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or image-caption lists (blip_laion JSON, JSON lines, CSV)
-        images_uri: Folder or URI that image paths start from; for the preview, and for kinds that show the image
+        annotations_uri: Folder or comma-separated files, told by content: COCO and its kin (LVIS, Objects365, Roboflow), Visual Genome regions, Open Images, image-caption lists (JSON, CSV), webdataset shards, Parquet; or hf://datasets/...
+        images_uri: Folder or URI that image paths start from; for the preview, for kinds that show the image, and for Open Images; images inside Parquet files are written there
         image_longest_side: Images shown to the teacher are scaled down to so many pixels; 0: never
         image_quality: JPEG quality of images that are scaled or converted
         image_url_prefix: Address below which the teacher finds the images itself; empty: they travel in the requests

@@ -145,7 +145,10 @@ def cancel_batch(
 def _job(settings: Settings) -> Job:
     from llava.expansion.teachers.offline import OfflineTeacher
 
-    return job_of(settings, settings.teacher_model or OfflineTeacher.model)
+    job = job_of(settings, settings.teacher_model or OfflineTeacher.model)
+    for warning in job.warnings:
+        typer.echo(f"WARNING: {warning}", err=True)
+    return job
 
 
 def _ledger(uri: str, command: str, *, reading: bool = False) -> Ledger:

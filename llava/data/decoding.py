@@ -35,8 +35,12 @@ START_BYTES, END_BYTES = 32 << 10, 256
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "MPO", "PPM", "AVIF")
 
 
-def decode(data: bytes, ref: str) -> Image.Image:
+def decode(data: bytes, ref: str, *, least: tuple[int, int] | None = None) -> Image.Image:
     """RGB pixels, transparency on white as the hub's processors have it; an animation's first frame.
+
+    Args:
+        least: width and height in pixels that are enough: a JPEG is decoded at a half, a quarter or an eighth of its
+            sides where that is not less. Training never says so, because it scales by other filters.
 
     Raises:
         ImageError: `image-corrupt`, or `image-too-large`.
@@ -44,6 +48,8 @@ def decode(data: bytes, ref: str) -> Image.Image:
     from PIL import Image
 
     image = _open(data, ref)
+    if least is not None:
+        image.draft(None, least)
     with _room_for(image.width * image.height):
         try:
             if image.mode == "RGB" and image.info.get("transparency") is None:

@@ -13,6 +13,7 @@ from llava.errors import DataError, RowError, SettingsError
 from llava.expansion.gates.blocklist import BlocklistGate, read_blocklist
 from llava.expansion.recipe.attaching import Attacher, ImageForm
 from llava.expansion.recipe.kinds import BUILT_IN_KINDS, ExpansionRecipe, KindRecipe, load_expansion_recipe
+from llava.expansion.recipe.lacking import what_lacks
 from llava.expansion.recipe.requests import Request, all_requests
 from llava.expansion.sources.corpus import AnnotatedImage, Corpus
 from llava.expansion.sources.image_files import ImageFacts, look_at
@@ -28,6 +29,7 @@ class Job:
     blocked: numeric ids of images that must give no row.
     extra_body: fields of every request's body that override the recipe's.
     attacher: of the images, where a kind shows them to the teacher.
+    warnings: what the annotations lack for what was asked, for log, report and card.
     """
 
     recipe: ExpansionRecipe
@@ -39,6 +41,7 @@ class Job:
     blocked: frozenset[int]
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     attacher: Attacher | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def seeing(self) -> list[KindRecipe]:
@@ -88,14 +91,15 @@ def open_job(
     taught = tuple(recipe.kind(name) for name in names if name not in BUILT_IN_KINDS)
     _refuse_twins(taught, extra_body or {})
     blocked = read_blocklist(blocklist_uri) if blocklist_uri else frozenset()
-    corpus = open_corpus(annotations_uri, split=split, image_prefix=image_prefix, limit=limit)
+    corpus = open_corpus(annotations_uri, split=split, image_prefix=image_prefix, limit=limit, images_uri=images_uri)
     bad = len(corpus.problems)
     if bad > max_bad_rows * max(corpus.rows_read, 1):
         raise DataError(
             f"annotations: {bad} of {corpus.rows_read} rows cannot be used, more than max_bad_rows ({max_bad_rows:g}); "
             f"the first: {corpus.problems[0]}"
         )
-    job = Job(recipe, tuple(names), taught, corpus, model, seed, blocked, extra_body or {})
+    lacking = what_lacks(corpus, taught, names)
+    job = Job(recipe, tuple(names), taught, corpus, model, seed, blocked, extra_body or {}, warnings=lacking)
     if not job.seeing:
         return job
     if not images_uri:

@@ -114,6 +114,8 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
     if expansion.teacher.teacher == OFFLINE and job.taught:
         telemetry.note(f"WARNING: {OFFLINE_WARNING}")
     telemetry.note(f"{len(job.corpus):,} images, {len(job.corpus.categories)} categories")
+    for warning in job.warnings:
+        telemetry.note(f"WARNING: {warning}")
     for problem in job.corpus.problems[:5]:
         telemetry.note(f"left out: {problem}")
     naive = write_naive(job, expansion.rows, places.pretrain)

@@ -21,11 +21,13 @@ class Settings(StageSettings):
     """What to expand, by whom, how much of it and for how much."""
 
     annotations_uri: str = Field(
-        description="COCO annotations folder, or comma-separated files: captions_*.json and instances_*.json, or "
-        "image-caption lists (blip_laion JSON, JSON lines, CSV)"
+        description="Folder or comma-separated files, told by content: COCO and its kin (LVIS, Objects365, Roboflow), "
+        "Visual Genome regions, Open Images, image-caption lists (JSON, CSV), webdataset shards, Parquet; or hf://datasets/..."
     )
     images_uri: str = Field(
-        "", description="Folder or URI that image paths start from; for the preview, and for kinds that show the image"
+        "",
+        description="Folder or URI that image paths start from; for the preview, for kinds that show the image, and "
+        "for Open Images; images inside Parquet files are written there",
     )
     image_longest_side: int = Field(
         1024, ge=0, description="Images shown to the teacher are scaled down to so many pixels; 0: never"

@@ -94,10 +94,10 @@ class Attached:
     def _encoded(self, data: bytes) -> bytes:
         from PIL import Image
 
-        image = decode(data, self.path)
+        image = decode(data, self.path, least=self.size)
         if image.size != self.size:
-            # A box filter down to twice the size first: as sharp as the filter alone, in a third of the time.
-            image = image.resize(self.size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+            # Half as dear as Lanczos, and as sharp as bicubic where an image only gets smaller.
+            image = image.resize(self.size, Image.Resampling.HAMMING, reducing_gap=2.0)
         written = io.BytesIO()
         image.save(written, "JPEG", quality=self.form.quality)
         return written.getvalue()

@@ -36,7 +36,8 @@ class ContextRecipe(Strict):
 
     def usable(self, image: AnnotatedImage) -> bool:
         """False where the image has nothing to show for this kind."""
-        return (bool(image.captions) or self.sees) and (bool(image.boxes) or not self.needs_boxes)
+        told = bool(image.captions) or (self.boxes and any(box.described for box in image.boxes))
+        return (told or self.sees) and (bool(image.boxes) or not self.needs_boxes)
 
     @property
     def sees(self) -> bool:

@@ -42,7 +42,8 @@ def region_rows(
 
 
 def describe_boxes(image: AnnotatedImage) -> list[tuple[str, Box]]:
-    """Boxes with a phrase that fits no other box: the only one of its category, the leftmost, the rightmost."""
+    """Boxes with a phrase that fits no other box: the only one of its category, the leftmost, the rightmost; a
+    description of their own, where no other box has the same."""
     if not image.width or not image.height:
         return []
     by_category: dict[str, list[Box]] = {}
@@ -51,6 +52,9 @@ def describe_boxes(image: AnnotatedImage) -> list[tuple[str, Box]]:
     named = []
     for category, boxes in by_category.items():
         if any(box.crowd for box in boxes):
+            continue
+        if boxes[0].described:
+            named += [(category, boxes[0])] if len(boxes) == 1 else []
             continue
         if len(boxes) == 1:
             named.append((f"the {category}", boxes[0]))

@@ -27,8 +27,15 @@ def dataset_card(
     agreement: Agreement | None,
     parts: Sequence[PartCount],
     warning: str = "",
+    lacking: Sequence[str] = (),
+    seen: Sequence[str] = (),
 ) -> str:
-    """The card's text; its head is the YAML that data set hubs read."""
+    """The card's text; its head is the YAML that data set hubs read.
+
+    Args:
+        lacking: warnings about the annotations.
+        seen: kinds whose teacher got the images themselves.
+    """
     total = sum(kept.values())
     lines = [
         "---",
@@ -41,6 +48,7 @@ def dataset_card(
         "# Visual instruction rows",
         "",
         *([f"> **Not for training:** {warning}.", ""] if warning else []),
+        *(line for text in lacking for line in (f"> **Note:** {text}.", "")),
         f"{total:,} rows about {images:,} images, in LLaVA's JSON format, by llava-pipelines {__version__}.",
         "",
         "## Source",
@@ -76,12 +84,22 @@ def dataset_card(
     lines += [
         "## Limits",
         "",
-        "The teacher saw captions and boxes, never the image: what nobody annotated is missing, and annotation errors"
-        " are inherited. The gates find what can be found in text and boxes, not everything that is wrong. Licences and"
-        " terms of the images, of the annotations and of the teacher's output apply to these rows.",
+        f"{_sight(kept, seen)} The gates find what can be found in text and boxes, not everything that is wrong."
+        " Licences and terms of the images, of the annotations and of the teacher's output apply to these rows.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _sight(kept: Mapping[str, int], seen: Sequence[str]) -> str:
+    blind = (
+        "The teacher saw captions and boxes, never the image: what nobody annotated is missing, and annotation errors "
+        "are inherited."
+    )
+    if not seen:
+        return blind
+    told = f"For {', '.join(seen)} the teacher saw the image itself, and may have misread it."
+    return told if set(kept) <= set(seen) else f"{told} For all other kinds: {blind[0].lower()}{blind[1:]}"
 
 
 def _size(rows: int) -> str:

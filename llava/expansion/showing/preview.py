@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 from pathlib import PurePosixPath
 
-from llava import storage
+from llava.data.image_error import ImageError
+from llava.data.images import ImageSource
 from llava.errors import StorageError
 from llava.expansion.rows.assembly import Result
 from llava.expansion.rows.row import Row
@@ -86,13 +87,14 @@ class _ImageFiles:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._source = ImageSource(uri)
         self._read: dict[str, bytes | None] = {}
 
     def read(self, path: str) -> bytes | None:
         if self.uri and path not in self._read:
             try:
-                self._read[path] = storage.read_bytes(storage.join(self.uri, path))
-            except StorageError:
+                self._read[path] = self._source.read(path)
+            except (ImageError, StorageError):
                 self._read[path] = None
         return self._read.get(path)
 

@@ -119,6 +119,8 @@ def _card(run: Run) -> str:
         agreement=run.agreement,
         parts=run.built.parts,
         warning=OFFLINE_WARNING if run.offline else "",
+        lacking=run.job.warnings,
+        seen=[kind.name for kind in run.job.seeing],
     )
 
 
@@ -137,6 +139,8 @@ def _report(run: Run, numbers: dict[str, float]) -> Report:
     )
     if run.offline:
         report.text(f"WARNING: {OFFLINE_WARNING}.")
+    for warning in run.job.warnings:
+        report.text(f"WARNING: {warning}.")
     cards = preview_cards(run.sampler.results(), run.sampler.rows(), run.job.images(), str(run.shown["images_uri"]))
     report.gallery("Rows and what they were made from", cards)
     report.table("Rows", ["kind", "kept", "dropped"], [[kind, built.kept[kind], built.dropped[kind]] for kind in kinds])

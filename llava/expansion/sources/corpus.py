@@ -12,7 +12,12 @@ from llava.errors import RowError
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One annotated object; corner, width and height in pixels of the original image."""
+    """One annotated object; corner, width and height in pixels of the original image.
+
+    Attributes:
+        crowd: it holds several of its category, or others of it in the image may have no box.
+        described: `category` is a description of just this box.
+    """
 
     category: str
     x: float
@@ -20,6 +25,7 @@ class Box:
     width: float
     height: float
     crowd: bool = False
+    described: bool = False
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -52,8 +58,10 @@ class AnnotatedImage:
 
     @property
     def stem(self) -> str:
-        """File name without folder and ending; the base of row ids."""
-        return PurePosixPath(self.path).stem
+        """File name without folder and ending; the base of row ids. For a member of a tar: the tar's, and where."""
+        path, _, member = self.path.partition("#")
+        stem = PurePosixPath(path).stem
+        return f"{stem}-{member.partition('+')[0]}" if member else stem
 
     def corners(self, box: Box, decimals: int) -> tuple[float, float, float, float]:
         """`(x1, y1, x2, y2)` of a box divided by the image's size, within 0..1, rounded."""

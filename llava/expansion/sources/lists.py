@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llava import storage
 from llava.errors import DataError, RowError
+from llava.expansion.sources.checks import coco_id
 from llava.expansion.sources.corpus import AnnotatedImage
 from llava.expansion.sources.json_stream import JsonStream
 from llava.json_lines import lines_of
 from llava.manifest import sha256
 from llava.parsing import Malformed, parse_rows
 
-_COCO_NAME = re.compile(r"(?:^|/)(?:COCO_\w+_)?(\d{12})\.\w+$")
 _IMAGE_FIELDS = ("image", "file_name", "image_path")
 _CAPTION_FIELDS = ("blip_caption", "caption", "captions", "text")
 
@@ -46,7 +45,7 @@ class ListCorpus:
             for index, row in rows:
                 self.rows_read += 1
                 try:
-                    image, captions = _row(uri, index, row)
+                    image, captions = captioned(uri, index, row)
                 except RowError as problem:
                     self.problems.append(problem)
                     continue
@@ -64,8 +63,7 @@ class ListCorpus:
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         for image, captions in self._captions.items():
-            number = _COCO_NAME.search(image)
-            yield AnnotatedImage(image, int(number.group(1)) if number else None, 0, 0, tuple(dict.fromkeys(captions)))
+            yield AnnotatedImage(image, coco_id(image), 0, 0, tuple(dict.fromkeys(captions)))
 
 
 class _Rows:
@@ -111,7 +109,12 @@ class _Rows:
             raise DataError(f"{self._uri}: line {reader.line_num}: {error}; expected a table with a header") from error
 
 
-def _row(uri: str, index: int, row: Any) -> tuple[str, list[str]]:
+def captioned(uri: str, index: int, row: Any) -> tuple[str, list[str]]:
+    """Image and captions of a row.
+
+    Raises:
+        RowError: it lacks one of them.
+    """
     if not isinstance(row, dict):
         raise RowError(uri, index, "(row)", row, "an object with image and caption", problem="row-type")
     image = next((row[name] for name in _IMAGE_FIELDS if row.get(name)), None)
