@@ -22,11 +22,11 @@ cpu_torch=(--no-emit-find-links)
 [ -z "${TORCH_BACKEND:-}" ] || cpu_torch+=(--torch-backend "$TORCH_BACKEND")
 
 compile light expansion
-compile train-cpu train "${cpu_torch[@]}"
+compile train-cpu train,tracking "${cpu_torch[@]}"
 compile export export "${cpu_torch[@]}"
 # torch with CUDA is what the package index has; no folder of other wheels may come between.
 # What needs a GPU (4-bit weights, fused kernels) is in this one alone.
-UV_FIND_LINKS='' compile train train,qlora,liger
+UV_FIND_LINKS='' compile train train,tracking,qlora,liger
 
 # The CPU build comes from a second index whose files are made again now and then: pinned by version, not by hash.
 for lock in images/locks/train-cpu.txt images/locks/export.txt; do
