@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import datetime
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 ROOT = Path(__file__).parents[1]
 ADVISORIES, LOCKS = ROOT / "tools/advisories.yaml", ROOT / "images/locks"
 BIN = Path(sys.executable).parent
+BASELINE = ".secrets.baseline"
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -95,16 +98,21 @@ def findings() -> Iterator[str]:
         if path.parent == LOCKS:
             yield from (f"{name}: {line} has no hash" for line in unpinned(path))
     known = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    files = [name for name in known.stdout.split("\0") if name and (ROOT / name).is_file()]
+    files = [name for name in known.stdout.split("\0") if name not in {"", BASELINE} and (ROOT / name).is_file()]
     commands = {
         "bandit": ["-q", "-r", "llava", "components", "tools", "demo", "pipeline.py", "-c", "pyproject.toml"],
-        "detect-secrets-hook": ["--baseline", ".secrets.baseline", "--", *files],
         "hadolint": ["images/Dockerfile"],
     }
-    for program, arguments in commands.items():
-        done = subprocess.run([str(BIN / program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            yield f"{program}:\n{(done.stdout + done.stderr).strip()[-6000:]}"
+    with tempfile.TemporaryDirectory() as scratch:
+        # The hook rewrites the baseline, and ends with 3, where a known line has only moved: nothing to find there.
+        baseline = shutil.copy(ROOT / BASELINE, scratch)
+        commands["detect-secrets-hook"] = ["--baseline", str(baseline), "--", *files]
+        for program, arguments in commands.items():
+            done = subprocess.run(
+                [str(BIN / program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            if done.returncode and (program, done.returncode) != ("detect-secrets-hook", 3):
+                yield f"{program}:\n{(done.stdout + done.stderr).strip()[-6000:]}"
 
 
 def write_sboms(folder: Path) -> list[Path]:
