@@ -31,6 +31,11 @@ def test_every_package_and_folder_is_on_the_map() -> None:
     assert not gone
 
 
+def test_no_file_of_code_is_longer_than_a_person_reads_at_once() -> None:
+    lengths = {name: len((ROOT / name).read_text().splitlines()) for name in tracked() if name.endswith(".py")}
+    assert {name: lines for name, lines in lengths.items() if lines > 350} == {}
+
+
 def test_every_file_of_where_do_i_change_is_there() -> None:
     rows = [line for line in section("Where do I change ...").splitlines() if line.startswith("| ") and "`" in line]
     assert len(rows) >= 10
