@@ -320,7 +320,10 @@ def as_local(uri: str, cache: Path | None = None) -> Path:
     if not is_remote(uri):
         path = local_path(uri)
         if not path.is_dir():
-            _local(uri, lambda place: local_files.open_regular(place).close())
+            try:
+                _local(uri, lambda place: local_files.open_regular(place).close())
+            except Absent as error:
+                raise Absent(f"{uri}: no such file or folder") from error
         return path
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     target = (cache or Path(tempfile.mkdtemp(prefix="llava-", dir=_process_cache().name))) / name
