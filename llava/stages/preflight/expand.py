@@ -51,16 +51,15 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
 
 
 def _here(settings: Settings) -> Iterator[str]:
-    if found := extras.fault("expand", "expansion", ["rensa"]):
+    hosted = settings.teacher == "openai"
+    needed = ["rensa", "py3langid", "tokenizers", *(["openai", "httpx2"] if hosted else [])]
+    if found := extras.fault("expand", "expansion", needed):
         yield found
-    if settings.teacher == "openai":
-        if found := extras.fault("teacher openai", "expansion", ["openai"]):
-            yield found
-        elif settings.teacher_model:
-            try:
-                teacher_settings(settings).open()
-            except UserError as error:
-                yield str(error)
+    elif hosted and settings.teacher_model:
+        try:
+            teacher_settings(settings).open()
+        except UserError as error:
+            yield str(error)
     annotations = places.parts(settings.annotations_uri)
     if not annotations:
         yield "annotations_uri: empty; expected a folder of COCO annotations, or image-caption lists (JSON, CSV, ...)"
