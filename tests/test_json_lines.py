@@ -46,6 +46,7 @@ _NO_JSON_LINES = {
     "llava/expansion/teachers/scene.py": "captions that the recipe put on lines of their own",
     "llava/multinode/api.py": "a pod's log",
     "llava/pipelines/parameters.py": "the lines of an error",
+    "llava/tracking/tracker.py": "the first line of an error",
     "llava/training/launch.py": "what a program printed",
     "tools/audit.py": "a lock file",
     "tools/images/content.py": "what a program printed",

@@ -320,7 +320,7 @@ def as_local(uri: str, cache: Path | None = None) -> Path:
     if not is_remote(uri):
         path = local_path(uri)
         if not path.is_dir():
-            _local(uri, lambda place: local_files.open_regular(place).close())
+            _local(uri, lambda place: local_files.open_regular(place).close(), absent="no such file or folder")
         return path
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     target = (cache or Path(tempfile.mkdtemp(prefix="llava-", dir=_process_cache().name))) / name
@@ -338,12 +338,12 @@ def _only_remote(uri: str) -> None:
         raise StorageError(f"{uri}: conditional writes are for object stores (s3://, minio://)")
 
 
-def _local(uri: str, call: Callable[[Path], T], *, need: int = 0) -> T:
+def _local(uri: str, call: Callable[[Path], T], *, need: int = 0, absent: str = "no such file") -> T:
     path = local_path(uri)
     try:
         return call(path)
     except FileNotFoundError as error:
-        raise Absent(f"{uri}: no such file") from error
+        raise Absent(f"{uri}: {absent}") from error
     except OSError as error:
         raise StorageError(f"{uri}: {local_files.explain(error, path, need)}") from error
     except ValueError as error:  # NUL, or half a surrogate pair, in a name

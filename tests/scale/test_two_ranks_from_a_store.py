@@ -101,9 +101,9 @@ def test_a_stage_and_its_second_start(stage: str, served: tuple[S3Server, Traffi
     for model in ("base/clip", "base/llama"):
         assert traffic.bytes_read(model) <= 1.05 * size_below(root, model), model
         fetched = {key: n for (method, key), n in traffic.requests.items() if method == "GET" and key.startswith(model)}
-        # Weights once a node; settings once a node, and once by the stage that looks at them before it starts ranks.
+        # Weights once a node; settings once a node, and once by the preflight before there are ranks.
         assert all(n == 1 for key, n in fetched.items() if key.endswith((".safetensors", ".bin"))), fetched
-        assert max(fetched.values()) <= 3, fetched
+        assert max(fetched.values()) <= 2, fetched
     rows = f"rows/{'pretrain' if stage == 'pretrain' else 'instruct'}.json"
     assert traffic.bytes_read("rows/") <= 2.05 * (storage.size(f"{root}/{rows}") or 0)  # the stage, and the node
     assert "checking images" in said or "rows" in said

@@ -47,12 +47,13 @@ class CocoReader:
     def _read(self, uri: str) -> str:
         stream = JsonStream(storage.as_local(uri), uri)
         seen: set[str] = set()
-        boxes = 0
+        boxes = annotations = 0
         for key, index, row in stream:
             if index == -2:
                 seen.add(key)
             elif index >= 0 and key == "annotations":
                 self.columns.rows_read += 1
+                annotations += 1
                 boxes += self._annotation(uri, index, row)
             elif index >= 0 and key == "images":
                 self._image_row(uri, index, row)
@@ -62,6 +63,8 @@ class CocoReader:
             if key not in seen:
                 found = ", ".join(sorted(seen)) or "none"
                 raise DataError(f"{uri}: no list {key!r}; expected a file of COCO's form; lists found: {found}")
+        if not annotations:
+            raise DataError(f"{uri}: the list 'annotations' is empty; expected captions or boxes of images")
         return stream.sha256
 
     def _image_row(self, uri: str, index: int, row: Any) -> None:

@@ -19,6 +19,7 @@ from llava.errors import DataError, RowError
 from llava.expansion.sources.checks import coco_id
 from llava.expansion.sources.corpus import AnnotatedImage
 from llava.expansion.sources.lists import captioned
+from llava.json_lines import lines_in
 
 
 class ContainerCorpus:
@@ -80,8 +81,8 @@ class ContainerCorpus:
         name = f"{uri.rpartition('/')[2].rpartition('.')[0]}.tar"
         self._take_name(name, uri)
         put = False
-        with lines.open(encoding="utf-8") as file:
-            for line in file:
+        with lines.open("rb") as file:
+            for _, line in lines_in(file):
                 row = json.loads(line)
                 if isinstance(row, dict) and _rename(row, EMBEDDED, name) and not put:
                     self._put(uri, name, tar)

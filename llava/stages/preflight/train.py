@@ -53,14 +53,18 @@ def faults(
         yield from _libraries(stage, train)
         yield from _data(inputs.get("data", ""))
         yield from places.folders("images_uri", settings.images_uri)
+        configs: dict[str, dict[str, Any] | None] = {}
         for field in ("vision_tower", "language_model"):
             source = getattr(recipe.model, field)
-            absent = [*places.model(field, source)]
-            yield from absent or _family(field, source)
+            if absent := [*places.model(field, source)]:
+                yield from absent
+                continue
+            configs[field] = places.config_of(field, source)  # once: each read of a remote one is a request
+            yield from _family(field, source, configs[field])
         if settings.resume_uri:
             yield from places.exists("resume_uri", settings.resume_uri, "folder")
         if inputs.get("projector"):
-            yield from projector(inputs["projector"], recipe)
+            yield from projector(inputs["projector"], recipe, configs)
         if train.nodes == 1:
             yield from _memory(stage, recipe, train)
 
@@ -84,8 +88,12 @@ def outputs(
         yield from places.room("model", places_of["model"], count * width)
 
 
-def projector(uri: str, recipe: Recipe) -> Iterator[str]:
-    """Whether a saved projector is of the recipe's kind and joins the recipe's two models."""
+def projector(uri: str, recipe: Recipe, configs: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
+    """Whether a saved projector is of the recipe's kind and joins the recipe's two models.
+
+    Args:
+        configs: the models' `config.json` by field; absent or None where it is not at hand.
+    """
     place = storage.join(uri, "projector_config.json")
     missing = [*places.exists("projector", place, "file")]
     if missing:
@@ -105,10 +113,10 @@ def projector(uri: str, recipe: Recipe) -> Iterator[str]:
         "architecture": recipe.model.architecture,
     }
     widths = {
-        "vision_width": _width("vision_tower", recipe.model.vision_tower, "vision_config"),
-        "text_width": _width("language_model", recipe.model.language_model, "text_config"),
+        "vision_width": _width(configs.get("vision_tower"), "vision_config"),
+        "text_width": _width(configs.get("language_model"), "text_config"),
     }
-    tower = (places.config_of("vision_tower", recipe.model.vision_tower) or {}).get("model_type")
+    tower = (configs.get("vision_tower") or {}).get("model_type")
     if isinstance(tower, str) and (kind := towers.inner_type(tower)) in towers.FAMILIES:
         strategy = towers.strategy_for(kind, recipe.model.vision_feature_select_strategy)
         asked["vision_feature_select_strategy"] = strategy
@@ -153,9 +161,8 @@ def _data(uri: str) -> Iterator[str]:
         yield found
 
 
-def _family(field: str, source: str) -> Iterator[str]:
+def _family(field: str, source: str, config: dict[str, Any] | None) -> Iterator[str]:
     """Whether a model at hand is of a family that the stock class carries; of one at the hub only its loading tells."""
-    config = places.config_of(field, source)
     if config is None:
         return
     try:
@@ -167,8 +174,7 @@ def _family(field: str, source: str) -> Iterator[str]:
         yield str(error).removeprefix("model.")
 
 
-def _width(field: str, source: str, section: str) -> int | None:
-    config = places.config_of(field, source)
+def _width(config: dict[str, Any] | None, section: str) -> int | None:
     if config is None:
         return None
     inner = config.get(section, config)

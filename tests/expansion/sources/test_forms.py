@@ -150,7 +150,7 @@ def test_a_tables_images_are_put_where_training_finds_them(tmp_path: Path, monke
     ("name", "content", "message"),
     [
         ("x.json", {"rows": [], "info": {}}, "an object with rows, info; expected COCO's lists"),
-        ("x.json", {"images": [], "annotations": []}, "no image has a caption or a box"),
+        ("x.json", {"images": [], "annotations": []}, ".annotations. is empty"),
         ("x.json", {"images": [{"id": 1, "file_name": "a.jpg", "width": 1, "height": 1}]}, "no list 'annotations'"),
         ("x.json", {**ROBOFLOW, "categories": []}, r"category ids \[1\] are not in the list"),
         ("x.json", '{"images": [{"id": 1}', "not JSON"),
