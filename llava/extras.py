@@ -14,15 +14,14 @@ from llava.errors import SettingsError
 
 DISTRIBUTION = "llava-pipelines"
 
-# extra -> the modules it brings that this package imports
+# extra -> the modules it brings, by itself, that this package imports
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "expansion": ("openai", "rensa", "tokenizers"),
-    "train": ("torch", "transformers", "deepspeed", "peft", "safetensors", "sentencepiece", "tokenizers"),
+    "expansion": ("openai", "httpx2", "rensa", "py3langid", "tokenizers", "pyarrow"),
+    "train": ("torch", "transformers", "deepspeed", "peft", "safetensors", "sentencepiece", "tokenizers", "pyarrow"),
     "export": ("onnx", "onnxruntime", "onnxscript", "torch", "transformers", "safetensors"),
     "pipeline": ("kfp", "kubernetes", "cronsim", "docker"),
-    "serve": ("starlette", "uvicorn", "torch", "transformers"),
+    "serve": ("starlette", "uvicorn"),
     "tracking": ("tensorboard", "mlflow", "wandb"),
-    "tables": ("pyarrow",),
     "gguf": ("gguf",),
     "registry": ("model_registry",),
     "qlora": ("bitsandbytes",),
@@ -40,14 +39,17 @@ def fault(what: str, extra: str, modules: Iterable[str] | None = None) -> str | 
 
     Args:
         what: who needs them (`llava export`, `teacher openai`).
-        extra: that brings them.
+        extra: that brings them; what it does not bring by itself (torch for `serve`) comes with `train`.
         modules: the ones needed; None: all of the extra's.
     """
     absent = missing(EXTRAS[extra] if modules is None else modules)
     if not absent:
         return None
     verb = "is" if len(absent) == 1 else "are"
-    return f"{what} needs {', '.join(absent)}, which {verb} not installed: pip install '{DISTRIBUTION}[{extra}]'"
+    wanted = [name for name in dict.fromkeys((extra, "train")) if set(absent) & set(EXTRAS[name])]
+    if set(absent) <= set(EXTRAS[extra]):
+        wanted = [extra]
+    return f"{what} needs {', '.join(absent)}, which {verb} not installed: {_install(wanted or [extra])}"
 
 
 def require(what: str, extra: str, modules: Iterable[str] | None = None) -> None:
@@ -67,7 +69,11 @@ def explain(error: ModuleNotFoundError) -> str | None:
     bringing = [extra for extra, modules in EXTRAS.items() if module in modules]
     if not bringing or _installed(module):
         return None
-    return f"{module} is not installed: pip install '{DISTRIBUTION}[{bringing[0]}]'"
+    return f"{module} is not installed: {_install(bringing[:1])}"
+
+
+def _install(extras: list[str]) -> str:
+    return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'"
 
 
 def _installed(module: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llava import extras
 from llava.cli.data_convert import convert_rows
 
 if TYPE_CHECKING:
@@ -167,14 +168,11 @@ def _encoding(recipe: str, stage: str, overrides: str) -> tuple[RowEncoder, Prep
     from llava.data.templates import get_template
     from llava.errors import SettingsError
 
+    extras.require("--recipe (without it rows and images are checked)", "train", ["torch", "transformers"])
+    from llava.model.processor import build_processor
+    from llava.model.special_tokens import load_tokenizer
+
     loaded = load_recipe(recipe, overrides)
-    try:
-        from llava.model.processor import build_processor
-        from llava.model.special_tokens import load_tokenizer
-    except ImportError as error:
-        raise SettingsError(
-            f"--recipe: needs the `train` set of dependencies ({error}); install it, or check rows and images without"
-        ) from error
     if stage not in ("pretrain", "finetune"):
         raise SettingsError(f"stage: found {stage!r}; expected pretrain or finetune")
     train = loaded.pretrain if stage == "pretrain" else loaded.finetune

@@ -31,7 +31,7 @@ def serve(
     """Serve a trained model with OpenAI's chat API and a page to try it; for production, use vLLM"""
     if not model:
         raise SettingsError("llava serve: no model given; expected --model DIR")
-    extras.require("llava serve", "serve")
+    extras.require("llava serve", "serve", ["starlette", "uvicorn", "torch", "transformers"])
     import uvicorn
 
     from llava.inference.batching import Batcher

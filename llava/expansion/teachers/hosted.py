@@ -12,8 +12,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx2 as httpx  # what the openai package speaks HTTP with
-
 from llava.errors import SettingsError, StorageError
 from llava.expansion.recipe.requests import Request
 from llava.expansion.teachers.base import Reply
@@ -27,8 +25,14 @@ if TYPE_CHECKING:
 
 _BYTES_PER_TOKEN = 16  # far above any text, JSON escapes included
 _LEAST_CAP = 262_144
-# The request did not go out, or not whole: nothing can have been worked on.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
+
+
+def _not_sent(cause: BaseException | None) -> bool:
+    """Whether the request did not go out, or not whole: then nothing can have been worked on."""
+    import httpx2
+
+    early = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.WriteError, httpx2.WriteTimeout)
+    return isinstance(cause, early)
 
 
 class HostedTeacher:
@@ -51,7 +55,9 @@ class HostedTeacher:
         self._endpoint = endpoint
         self._key = key_for(endpoint)
         self._twice = Twice()
-        self._verify = httpx.create_ssl_context()
+        import httpx2  # what the openai package speaks HTTP with, and comes with it
+
+        self._verify = httpx2.create_ssl_context()
         self._idle: list[_Line] = []
         self._generation = 0
 
@@ -86,10 +92,11 @@ class HostedTeacher:
         return read_completion(data, request.model)
 
     def _connect(self) -> _Line:
+        import httpx2
         import openai  # takes a second, which who only checks settings does not wait for
 
         # One connection: whoever has the client has it alone.
-        one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        one = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
         client = openai.AsyncOpenAI(
             base_url=self._endpoint or None,
             api_key=self._key,
@@ -101,6 +108,7 @@ class HostedTeacher:
 
     async def _fetch(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Any, bool]:
         """The JSON of the response, or the beginning of its text and True where it is longer than any reply can be."""
+        import httpx2
         import openai
 
         body = await self._body(request)
@@ -117,13 +125,13 @@ class HostedTeacher:
                         if len(received) > cap:
                             return received[:1000].decode(errors="replace"), True
         except (openai.APITimeoutError, TimeoutError) as error:
-            sent = not isinstance(error.__cause__, _NOT_SENT)
+            sent = not _not_sent(error.__cause__)
             raise TeacherFailure("retry", "timeout", throttled=True, billed=sent) from error
         except openai.APIStatusError as error:
             raise failure_of(error.status_code, error.body, error.response.headers) from error
-        except (openai.APIConnectionError, httpx.HTTPError) as error:
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
-            sent = not isinstance(cause, _NOT_SENT)
+            sent = not _not_sent(cause)
             raise TeacherFailure("retry", f"connection: {cause or type(cause).__name__}", billed=sent) from error
         except openai.APIError as error:
             raise TeacherFailure("retry", f"malformed response: {type(error).__name__}", billed=True) from error

@@ -54,20 +54,20 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
 
 
 def _here(settings: Settings) -> Iterator[str]:
-    if found := extras.fault("expand", "expansion", ["rensa"]):
+    hosted = settings.teacher == "openai"
+    asks = hosted or judge_of(settings).asked
+    needed = ["rensa", "py3langid", "tokenizers", *(["openai", "httpx2"] if asks else [])]
+    if found := extras.fault("expand", "expansion", needed):
         yield found
-    if settings.teacher == "openai":
-        if found := extras.fault("teacher openai", "expansion", ["openai"]):
-            yield found
-        elif settings.teacher_model:
-            try:
-                teacher_settings(settings).open()
-            except UserError as error:
-                yield str(error)
+    elif hosted and settings.teacher_model:
+        try:
+            teacher_settings(settings).open()
+        except UserError as error:
+            yield str(error)
     judge = judge_of(settings)
     if judge.asked and judge.images and not settings.images_uri:
         yield "images_uri: empty; judge_images shows the images themselves to the judge"
-    if judge.asked and judge.model and not extras.fault("judge", "expansion", ["openai"]):
+    if judge.asked and judge.model and not found:
         from llava.expansion.opinions.conduct import judging_settings
 
         try:
