@@ -149,8 +149,7 @@ def test_rows_without_a_score_stay_and_are_counted(tmp_path: Path, endpoint: End
 def test_a_judges_budget_is_its_own_or_what_the_teacher_leaves(tmp_path: Path, endpoint: Endpoint) -> None:
     prices = tmp_path / "prices.yaml"
     prices.write_text(
-        "models:\n  teacher: {input: 1, output: 1}\n"
-        "  judge: {input: 1000, output: 1000, image: {size: 28, base: 4}}\n"
+        "models:\n  teacher: {input: 1, output: 1}\n  judge: {input: 1000, output: 1000, image: {size: 28, base: 4}}\n"
     )
     paid = {"judge_rows": "all", "prices": str(prices), "concurrency": 1}
     with pytest.raises(DataError, match=r"judge: .*judge_max_cost"):
