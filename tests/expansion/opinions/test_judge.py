@@ -20,7 +20,8 @@ from llava.expansion.opinions.agreement import KEPT, Agreement
 from llava.expansion.opinions.judge import read_score, unusable_score
 from llava.expansion.opinions.thresholds import read_thresholds
 from llava.expansion.teachers.base import Reply, Usage
-from llava.stages.expand import STAGE, Inputs, Outputs, Settings
+from llava.stages.expand import STAGE, Inputs, Outputs
+from llava.stages.expand_settings import Settings
 
 COLOURS = {"red": (200, 10, 10), "green": (10, 200, 10), "blue": (10, 10, 200)}
 IMAGES = 12  # a third of each colour
