@@ -1,7 +1,7 @@
 """The code blocks of README and docs run as they are typed, but for those that say what they need (`doc_blocks.NEEDS`).
 
 A page's blocks run one after the other in a folder that looks like a checkout beside a person's own pictures and rows;
-`runs` and a bucket are shared by all pages. Only the number of training steps is smaller than what is typed.
+`runs` and a bucket are shared by all pages. Only training steps, and once precisions, are fewer than what is typed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ from tests.hub_model import HubModel, hub_model
 from tests.s3_server import S3Server, free_port, moto_server
 
 __all__ = ["hub_model"]
-FEWER = {"--steps 40": "--steps 2", 'max_steps": 40': 'max_steps": 2'}
+FEWER = {
+    "--steps 40": "--steps 2",
+    'max_steps": 40': 'max_steps": 2',
+    "--params rows.yaml": "--params rows.yaml -p export_precisions=fp32",
+}
 # Pages that others take up: a run's checkpoints are evaluated, its stages come from the cache.
 FIRST = ["own-data.md", "README.md", "using.md"]
 
