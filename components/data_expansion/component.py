@@ -54,7 +54,12 @@ def expand(
     blocklist_uri: str = "",
     gates_off: str = "",
     judge_sample: int = 0,
+    judge_rows: str = "sample",
+    judge_images: bool = False,
+    judge_threshold: str = "3",
     judge_model: str = "",
+    judge_endpoint: str = "",
+    judge_max_cost: float = 0.0,
     preview_rows: int = 12,
     max_bad_rows: float = 0.01,
     max_dropped: float = 0.5,
@@ -101,8 +106,13 @@ def expand(
         mixture: Mixture file (YAML) that combines generated and external data; empty: none
         blocklist_uri: Files with ids or names of evaluation images, comma-separated
         gates_off: Quality gates to leave out, comma-separated
-        judge_sample: Replies per kind and gate that a judge looks at; 0: no judge
-        judge_model: Judge's model at the same endpoint; empty: the teacher's
+        judge_sample: Replies per kind and gate that a judge scores from 1 to 5; 0: no judge
+        judge_rows: sample: judge_sample of kept and dropped, no row changes; all: every row that passed the gates, and those below judge_threshold are dropped
+        judge_images: Show the judge the images too; needs images_uri
+        judge_threshold: Lowest good score: one number, or kind=number, e.g. 3,detail=4,reasoning=3.5
+        judge_model: Judge's model; empty: the teacher's
+        judge_endpoint: Judge's OpenAI-compatible endpoint; empty: the teacher's
+        judge_max_cost: Budget of the judge alone; 0: what the teacher leaves of max_cost
         preview_rows: Rows per kind and gate in the report
         max_bad_rows: Largest share of broken annotation rows
         max_dropped: Largest share of replies dropped or missing

@@ -76,8 +76,12 @@ def open_job(
     extra_body: Mapping[str, Any] | None = None,
     images_uri: str = "",
     image_form: ImageForm | None = None,
+    judge_sees: bool = False,
 ) -> Job:
-    """Read recipe, block-list and annotations, and where a kind shows images to the teacher, look at each of them.
+    """Read recipe, block-list and annotations, and where somebody is shown the images, look at each of them.
+
+    Args:
+        judge_sees: a judge is shown every image, whatever the teacher is.
 
     Raises:
         SettingsError: an unknown kind or recipe, two kinds that send the same requests, or images without a root.
@@ -100,11 +104,12 @@ def open_job(
         )
     lacking = what_lacks(corpus, taught, names)
     job = Job(recipe, tuple(names), taught, corpus, model, seed, blocked, extra_body or {}, warnings=lacking)
-    if not job.seeing:
+    if not job.seeing and not judge_sees:
         return job
     if not images_uri:
         kinds_shown = ", ".join(kind.name for kind in job.seeing)
-        raise SettingsError(f"images_uri: empty; the images themselves are shown to the teacher for {kinds_shown}")
+        shown = f"the teacher for {kinds_shown}" if job.seeing else "the judge"
+        raise SettingsError(f"images_uri: empty; the images themselves are shown to {shown}")
     return replace(job, attacher=_attacher(job, images_uri, image_form or ImageForm(), max_bad_rows))
 
 

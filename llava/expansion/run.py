@@ -1,13 +1,14 @@
 """The conductor: one expansion from its settings to rows, report and card, each step in the package that owns it.
 
 images (`sources`) -> requests (`recipe`) -> replies in the ledger (`asking`, `teachers`) -> what the gates let through
-(`gates`) -> rows (`rows`) -> what a reader sees (`showing`).
+(`gates`) and second opinions (`opinions`) -> rows (`rows`) -> what a reader sees (`showing`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +21,11 @@ from llava.expansion.asking.teaching import OFFLINE, TeacherSettings, ask_all, a
 from llava.expansion.gates import Panel
 from llava.expansion.gates.form_check import form_check, gate_check
 from llava.expansion.job import Job
-from llava.expansion.rows.assembly import assemble
+from llava.expansion.opinions.conduct import ask_judge, check_judge, open_judge
+from llava.expansion.opinions.judge import Judge, JudgeSettings
+from llava.expansion.rows.assembly import Opined, Result, assemble
 from llava.expansion.rows.building import Built, RowOptions, build_rows, write_naive
 from llava.expansion.rows.sampling import Sampler
-from llava.expansion.showing.judge import Agreement, judge_requests, read_agreement, unusable_verdict
 from llava.expansion.showing.live import LivePage
 from llava.expansion.showing.publishing import OFFLINE_WARNING, Run, publish
 from llava.telemetry import Telemetry
@@ -45,8 +47,7 @@ class Checks:
 
     Attributes:
         gates_off: names of the gates left out.
-        judge_sample: replies per kind and gate that a judge looks at; 0: no judge.
-        judge_model: at the teacher's endpoint; empty: the teacher's own.
+        judge: who gives a second opinion, and on what.
         preview_rows: rows per kind and gate in the report.
         max_dropped: largest share of replies dropped or missing.
         allow_partial: build rows from what was answered when the budget is used up.
@@ -54,8 +55,7 @@ class Checks:
     """
 
     gates_off: frozenset[str] = frozenset()
-    judge_sample: int = 0
-    judge_model: str = ""
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     preview_rows: int = 12
     max_dropped: float = 0.5
     allow_partial: bool = False
@@ -97,10 +97,7 @@ def check(teacher: TeacherSettings, checks: Checks) -> None:
     teacher.price()
     if teacher.mode == "batch":
         teacher.open_batches()
-    if checks.judge_sample and teacher.teacher == OFFLINE:
-        raise SettingsError(
-            "judge_sample: the offline teacher cannot judge; set teacher to openai, or judge_sample to 0"
-        )
+    check_judge(checks.judge, teacher)
 
 
 def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
@@ -121,11 +118,18 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
     naive = write_naive(job, expansion.rows, places.pretrain)
     telemetry.note(f"{naive:,} naive pairs in {places.pretrain}")
 
-    panel = Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(checks.gates_off))
-    ledger = Ledger(places.ledger, f"expand to {places.instruct}", telemetry.note)
-    try:
+    with ExitStack() as opened:
+        ledger = Ledger(places.ledger, f"expand to {places.instruct}", telemetry.note)
+        opened.callback(ledger.close)
+        judge, opinions = None, list[Opined]()
+        if checks.judge.asked:
+            judge = open_judge(job, checks.judge, expansion.teacher, f"{places.ledger}.judge", telemetry, opened)
         total = _ask(expansion, ledger, telemetry)
-        sampler = Sampler(max(checks.preview_rows, checks.judge_sample))
+        if judge is not None and checks.judge.rows == "all":
+            _judge_all(expansion, ledger, judge, telemetry)
+            opinions.append(judge)
+        sampler = Sampler(max(checks.preview_rows, checks.judge.sample))
+        panel = _panel(expansion)
         built = build_rows(
             job,
             ledger,
@@ -135,14 +139,37 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
             options=expansion.rows,
             unusable=form_check(job.recipe),
             progress=lambda done, dropped: telemetry.progress("rows", done, total, dropped=dropped),
+            opinions=opinions,
         )
         _refuse_many_drops(checks, built, panel, total)
-        agreement = _judge(expansion, ledger, sampler, telemetry) if checks.judge_sample else None
-        run = Run(job, ledger, panel, sampler, built, agreement, naive, expansion.teacher.currency, expansion.shown)
+        if judge is not None and checks.judge.rows == "sample":
+            _judge_sample(expansion, ledger, judge, sampler, telemetry)
+        run = Run(
+            job, ledger, panel, sampler, built, judge, tuple(opined.name for opined in opinions), naive,
+            expansion.teacher.currency, expansion.shown,
+        )  # fmt: skip
         numbers = publish(run, pretrain_uri=places.pretrain, instruct_uri=places.instruct, report_uri=places.report)
         return Expanded(numbers, naive, built.rows, job.corpus.sha256)
-    finally:
-        ledger.close()
+
+
+def _panel(expansion: Expansion) -> Panel:
+    job = expansion.job
+    return Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(expansion.checks.gates_off))
+
+
+def _results(expansion: Expansion, ledger: Ledger, opinions: Sequence[Opined] = ()) -> Iterator[Result]:
+    """What became of every request, by a panel of its own."""
+    job = expansion.job
+    return assemble(
+        job.requests(),
+        ledger,
+        job.recipe,
+        _panel(expansion),
+        unusable=form_check(job.recipe),
+        image_position="before",
+        seed=job.seed,
+        opinions=opinions,
+    )
 
 
 def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
@@ -215,21 +242,10 @@ def _reopen(expansion: Expansion, ledger: Ledger) -> int:
     dropped may be what the first attempt has just asked again."""
     if int(os.environ.get("KFP_RETRY_INDEX") or 0):
         return 0
-    job, checks = expansion.job, expansion.checks
-    unusable = form_check(job.recipe)
-    panel = Panel(job.recipe, job.corpus.categories, blocked=job.blocked, off=set(checks.gates_off))
-    results = assemble(
-        job.requests(),
-        ledger,
-        job.recipe,
-        panel,
-        unusable=unusable,
-        image_position="before",
-        seed=job.seed,
-    )
+    checks = expansion.checks
     dropped = (
         result.request
-        for result in results
+        for result in _results(expansion, ledger)
         if result.row is None
         and result.entry is not None
         and ("all" in checks.retry_dropped or result.reason.partition(":")[0] in checks.retry_dropped)
@@ -249,20 +265,34 @@ def _refuse_many_drops(checks: Checks, built: Built, panel: Panel, total: int) -
         )
 
 
-def _judge(expansion: Expansion, ledger: Ledger, sampler: Sampler, telemetry: Telemetry) -> Agreement:
-    recipe = expansion.job.recipe
-    if recipe.judge is None:
-        raise SettingsError(f"judge_sample: expansion recipe {recipe.name!r} has no judge.yaml")
-    model = expansion.checks.judge_model or expansion.teacher.model
-    requests = judge_requests(sampler.results(), recipe.judge, model, expansion.job.extra_body)
-    outcome = ask_all(
-        iter([request for request, _ in requests]),
-        expansion.teacher,
-        ledger,
-        unusable=unusable_verdict,
-        progress=lambda outcome: telemetry.progress("judged", outcome.answered + outcome.dropped, len(requests)),
-        model=model,
-    )
-    if outcome.stopped:
-        telemetry.note(f"judge stopped: {outcome.stopped}")
-    return read_agreement(requests, ledger)
+def _judge_all(expansion: Expansion, ledger: Ledger, judge: Judge, telemetry: Telemetry) -> None:
+    """Ask about every row that passed the gates, and about some that did not: whether the gates drop what is good."""
+    checks = expansion.checks
+    sampler = Sampler(checks.judge.sample)
+
+    def asked_about() -> Iterator[Result]:
+        for result in _results(expansion, ledger):
+            if result.row is not None:
+                yield result
+            elif result.entry is not None:
+                sampler.see(result)
+        yield from (result for _, result in sampler.results())
+
+    telemetry.note(f"{judge.model} scores every row")
+    ask_judge(
+        judge, judge.requests(asked_about()), checks.judge, expansion.teacher, ledger.cost, telemetry,
+        may_stop=checks.allow_partial,
+    )  # fmt: skip
+    for (_, gate), result in sampler.results():
+        judge.see(result, gate)
+
+
+def _judge_sample(expansion: Expansion, ledger: Ledger, judge: Judge, sampler: Sampler, telemetry: Telemetry) -> None:
+    """Ask about a sample, kept and dropped; rows stay as they are, whatever the judge says."""
+    results = sampler.results(expansion.checks.judge.sample)
+    ask_judge(
+        judge, judge.requests(result for _, result in results), expansion.checks.judge, expansion.teacher, ledger.cost,
+        telemetry, may_stop=True,
+    )  # fmt: skip
+    for (_, gate), result in results:
+        judge.see(result, gate)

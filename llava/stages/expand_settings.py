@@ -13,6 +13,7 @@ from llava.stages.stage import StageSettings
 if TYPE_CHECKING:
     from llava.expansion.asking.teaching import TeacherSettings
     from llava.expansion.job import Job
+    from llava.expansion.opinions.judge import JudgeSettings
     from llava.expansion.rows.building import RowOptions
     from llava.expansion.run import Checks
 
@@ -96,8 +97,23 @@ class Settings(StageSettings):
 
     blocklist_uri: str = Field("", description="Files with ids or names of evaluation images, comma-separated")
     gates_off: str = Field("", description="Quality gates to leave out, comma-separated")
-    judge_sample: int = Field(0, ge=0, description="Replies per kind and gate that a judge looks at; 0: no judge")
-    judge_model: str = Field("", description="Judge's model at the same endpoint; empty: the teacher's")
+    judge_sample: int = Field(
+        0, ge=0, description="Replies per kind and gate that a judge scores from 1 to 5; 0: no judge"
+    )
+    judge_rows: Literal["sample", "all"] = Field(
+        "sample",
+        description="sample: judge_sample of kept and dropped, no row changes; all: every row that passed the gates, "
+        "and those below judge_threshold are dropped",
+    )
+    judge_images: bool = Field(False, description="Show the judge the images too; needs images_uri")
+    judge_threshold: str = Field(
+        "3", description="Lowest good score: one number, or kind=number, e.g. 3,detail=4,reasoning=3.5"
+    )
+    judge_model: str = Field("", description="Judge's model; empty: the teacher's")
+    judge_endpoint: str = Field("", description="Judge's OpenAI-compatible endpoint; empty: the teacher's")
+    judge_max_cost: float = Field(
+        0.0, ge=0, description="Budget of the judge alone; 0: what the teacher leaves of max_cost"
+    )
     preview_rows: int = Field(12, ge=0, description="Rows per kind and gate in the report")
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="Largest share of broken annotation rows")
     max_dropped: float = Field(0.5, ge=0, le=1, description="Largest share of replies dropped or missing")
@@ -126,6 +142,7 @@ def job_of(settings: Settings, model: str) -> Job:
         max_bad_rows=settings.max_bad_rows,
         extra_body=_extra_body(settings.extra_body),
         images_uri=settings.images_uri,
+        judge_sees=settings.judge_images and judge_of(settings).asked,
         image_form=ImageForm(settings.image_longest_side, settings.image_quality, settings.image_url_prefix),
     )
 
@@ -181,6 +198,21 @@ def row_options(settings: Settings) -> RowOptions:
     )
 
 
+def judge_of(settings: Settings) -> JudgeSettings:
+    """The part of the settings that is about a judge."""
+    from llava.expansion.opinions.judge import JudgeSettings
+
+    return JudgeSettings(
+        rows=settings.judge_rows,
+        sample=settings.judge_sample,
+        model=settings.judge_model,
+        endpoint=settings.judge_endpoint,
+        max_cost=settings.judge_max_cost,
+        thresholds=settings.judge_threshold,
+        images=settings.judge_images,
+    )
+
+
 def checks_of(settings: Settings) -> Checks:
     """The part of the settings that is about what is looked at, and how much may be wrong."""
     from llava.expansion.job import split_names
@@ -188,8 +220,7 @@ def checks_of(settings: Settings) -> Checks:
 
     return Checks(
         gates_off=frozenset(split_names(settings.gates_off)),
-        judge_sample=settings.judge_sample,
-        judge_model=settings.judge_model,
+        judge=judge_of(settings),
         preview_rows=settings.preview_rows,
         max_dropped=settings.max_dropped,
         allow_partial=settings.allow_partial,

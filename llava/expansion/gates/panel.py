@@ -79,6 +79,10 @@ class Panel:
         self.seen += 1
         self.hard[finding.gate] += 1
 
+    def add(self, finding: Finding) -> None:
+        """Count what was held against a sample that had passed."""
+        self.hard[finding.gate] += 1
+
     def judge(self, sample: Sample) -> list[Finding]:
         """All findings up to and including the first hard one: a dropped row has one reason."""
         findings = []

@@ -138,9 +138,10 @@ class KindRecipe(Strict):
 
 
 class JudgeRecipe(Strict):
-    """How a sampled judge is asked; `judge.yaml`."""
+    """How a judge is asked; `judge.yaml`."""
 
     system: str = Field(min_length=1)
+    vision_system: str = Field("", description="For a judge that is shown the image; empty: none can be")
     max_tokens: int = Field(200, ge=1)
 
 

@@ -86,6 +86,7 @@ class RequestMaker:
         model: as the endpoint names it.
         sampling: the recipe's parameters.
         extra_body: overrides the recipe's.
+        draws: equal requests are draws of their own; False: they are one.
     """
 
     def __init__(
@@ -95,7 +96,10 @@ class RequestMaker:
         model: str,
         sampling: Sampling,
         extra_body: Mapping[str, Any] | None = None,
+        *,
+        draws: bool = True,
     ) -> None:
+        self._draws = draws
         self._kind, self._prefix, self._model = kind, prefix, model
         self._fields, self._limit_name, self._limit = sampling.fields(extra_body)
         shared = json.dumps([model, prefix, self._fields], sort_keys=True, ensure_ascii=False)
@@ -108,10 +112,11 @@ class RequestMaker:
         digest.update(context.encode())
         if attached is not None:
             digest.update(f"\nimage {attached.key()}".encode())
-        key = int.from_bytes(digest.digest()[:8], "big")
-        self._seen[key] += 1
-        if self._seen[key] > 1:
-            digest.update(f"\n{self._seen[key]}".encode())
+        if self._draws:
+            key = int.from_bytes(digest.digest()[:8], "big")
+            self._seen[key] += 1
+            if self._seen[key] > 1:
+                digest.update(f"\n{self._seen[key]}".encode())
         return Request(
             digest.hexdigest()[:32], self._kind, image, self._prefix, context, self._model,
             self._fields, self._limit_name, self._limit, attached,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.settled import Unusable
 from llava.expansion.gates import Panel
 from llava.expansion.job import Job
-from llava.expansion.rows.assembly import assemble
+from llava.expansion.rows.assembly import Opined, assemble
 from llava.expansion.rows.mixture import PartCount, load_mixture, mix
 from llava.expansion.rows.naive import ImagePosition, naive_rows
 from llava.expansion.rows.provenance import Provenance
@@ -76,8 +76,12 @@ def build_rows(
     options: RowOptions,
     unusable: Unusable,
     progress: Callable[[int, int], None],
+    opinions: Sequence[Opined] = (),
 ) -> Built:
     """Write the instruction rows to `uri`, and beside it `.provenance.jsonl` and `.dropped.jsonl`.
+
+    Args:
+        opinions: asked about each row that passed the gates; what they hold against one drops it.
 
     With a mixture file the generated rows go to `.generated.json` and `uri` holds the mixed list.
 
@@ -87,7 +91,7 @@ def build_rows(
     built = Built()
     kinds: list[str] = []
     generated = f"{uri}.generated.json" if options.mixture else uri
-    provenance = Provenance(job.recipe, panel.names)
+    provenance = Provenance(job.recipe, [*panel.names, *(opined.name for opined in opinions)])
     with ExitStack() as files:
         rows = files.enter_context(RowFile(generated))
         origins = files.enter_context(RowFile(f"{uri}.provenance.jsonl", lines=True))
@@ -110,6 +114,7 @@ def build_rows(
             unusable=unusable,
             image_position=options.image_position,
             seed=job.seed,
+            opinions=opinions,
         )
         for done, result in enumerate(results, 1):
             if result.row is not None:

@@ -31,7 +31,8 @@ class Provenance:
         assert result.row is not None and result.entry is not None
         flags = {finding.gate: finding.reason for finding in result.findings}
         gates = {name: flags.get(name, "passed") for name in self._gates}
-        return {"id": result.row.id, **self._common(result), "gates": gates}
+        scores = {"scores": dict(result.scores)} if result.scores else {}
+        return {"id": result.row.id, **self._common(result), "gates": gates, **scores}
 
     def dropped(self, result: Result) -> dict[str, Any]:
         """A reply that gave no row, with its reason and its text."""

@@ -44,12 +44,12 @@ class Sampler:
         elif heap and item[0] > heap[0][0]:
             heapq.heapreplace(heap, item)
 
-    def results(self) -> list[tuple[Group, Result]]:
-        """The sample, group by group."""
+    def results(self, each: int | None = None) -> list[tuple[Group, Result]]:
+        """The sample, group by group; of every kind and gate only the first `each`."""
         return [
             (group, result)
             for group in sorted(self._heaps)
-            for _, result in sorted(self._heaps[group], key=lambda pair: -pair[0])
+            for _, result in sorted(self._heaps[group], key=lambda pair: -pair[0])[:each]
         ]
 
     def rows(self) -> list[Row]:

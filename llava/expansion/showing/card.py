@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava import __version__
+from llava.expansion.opinions.judge import Judge
 from llava.expansion.rows.mixture import PartCount
-from llava.expansion.showing.judge import Agreement
 
 
 def dataset_card(
@@ -24,7 +24,7 @@ def dataset_card(
     usage: Mapping[str, int],
     cost: float,
     currency: str,
-    agreement: Agreement | None,
+    judge: Judge | None,
     parts: Sequence[PartCount],
     warning: str = "",
     lacking: Sequence[str] = (),
@@ -76,8 +76,15 @@ def dataset_card(
         *(f"| {gate} | {gates.get(gate, 0):,} | {flags.get(gate, 0):,} |" for gate in dict.fromkeys([*gates, *flags])),
         "",
     ]
-    if agreement is not None and agreement.rate is not None:
-        lines += [f"A sampled judge agreed with the gates on {agreement.rate:.0%} of {agreement.judged} replies.", ""]
+    if judge is not None and judge.agreement.rate is not None:
+        found = judge.agreement
+        sight = "which saw the images" if judge.attacher is not None else "which saw no image"
+        kappa = f" (kappa {found.kappa:.2f})" if found.kappa is not None else ""
+        lines += [
+            f"A judge ({judge.model}, {sight}) agreed with the gates on {found.rate:.0%} of {found.judged:,} replies"
+            f"{kappa}, and dropped {found.dropped:,} rows that had passed them.",
+            "",
+        ]
     if parts:
         lines += ["## Mixture", "", "| part | rows | usable | taken |", "|---|---:|---:|---:|"]
         lines += [f"| {part.data} | {part.rows:,} | {part.usable:,} | {part.taken:,} |" for part in parts] + [""]

@@ -46,7 +46,8 @@ def _of_result(files: _ImageFiles, result: Result) -> Card:
     request, row = result.request, result.row
     if row is not None:
         flags = [f"flag {finding.gate}: {finding.reason}" for finding in result.findings]
-        return _card(files, request.image, request.kind, [*_turns(row), *flags], kept=True)
+        scores = [f"{name}: {score:.3g}" for name, score in result.scores.items()]
+        return _card(files, request.image, request.kind, [*_turns(row), *flags, *scores], kept=True)
     gate = next(finding.gate for finding in result.findings if finding.hard)
     text = result.entry.text if result.entry is not None else ""
     lines = [f"dropped by {result.reason}", *_short(text).splitlines()]

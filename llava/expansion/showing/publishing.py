@@ -11,10 +11,11 @@ from llava import storage
 from llava.expansion.asking.ledger import Ledger
 from llava.expansion.gates import Panel
 from llava.expansion.job import Job
+from llava.expansion.opinions.agreement import KEPT, Agreement
+from llava.expansion.opinions.judge import Judge
 from llava.expansion.rows.building import Built
 from llava.expansion.rows.sampling import Sampler
 from llava.expansion.showing.card import dataset_card
-from llava.expansion.showing.judge import Agreement
 from llava.expansion.showing.preview import preview_cards
 from llava.manifest import Manifest, write_manifest
 from llava.report import Report
@@ -30,6 +31,8 @@ class Run:
     """One finished run, as the report and the card tell of it.
 
     Attributes:
+        judge: with what it said, if one was asked.
+        opinions: names of what was asked about every row that had passed the gates.
         naive: rows of `pretrain_data`.
         shown: its settings, already free of secrets.
     """
@@ -39,7 +42,8 @@ class Run:
     panel: Panel
     sampler: Sampler
     built: Built
-    agreement: Agreement | None
+    judge: Judge | None
+    opinions: tuple[str, ...]
     naive: int
     currency: str
     shown: Mapping[str, Any]
@@ -48,6 +52,11 @@ class Run:
     def offline(self) -> bool:
         """True when no real teacher wrote the rows."""
         return bool(self.job.taught) and self.shown.get("teacher") == "offline"
+
+    @property
+    def cost(self) -> float:
+        """Of teacher and judge."""
+        return self.ledger.cost + (self.judge.ledger.cost if self.judge is not None else 0.0)
 
     @cached_property
     def images(self) -> int:
@@ -89,15 +98,18 @@ def _numbers(run: Run) -> dict[str, float]:
         "dropped": float(sum(built.dropped.values())),
         "unanswered": float(built.unanswered),
         "blocked_images": float(run.blocked),
-        "cost": run.ledger.cost,
+        "cost": run.cost,
         "input_tokens": float(run.ledger.usage.input),
         "cached_input_tokens": float(run.ledger.usage.cached_input),
         "output_tokens": float(run.ledger.usage.output),
     }
     numbers |= {f"rows_{kind}": float(number) for kind, number in built.kept.items()}
     numbers |= {f"dropped_{gate}": float(number) for gate, number in run.panel.hard.items()}
-    if run.agreement is not None and run.agreement.rate is not None:
-        numbers["judge_agreement"] = run.agreement.rate
+    if run.judge is not None:
+        found = run.judge.agreement
+        numbers |= {"judged": found.judged, "judge_unscored": found.unread, "judge_cost": run.judge.ledger.cost}
+        numbers |= {"judge_agreement": found.rate} if found.rate is not None else {}
+        numbers |= {f"judge_score_{kind}": found.mean_score(kind) for kind in found.scores}
     return numbers
 
 
@@ -110,13 +122,13 @@ def _card(run: Run) -> str:
         blocked=run.blocked,
         kept=run.built.kept,
         dropped=run.built.dropped,
-        gates={name: run.panel.hard[name] for name in run.panel.names},
+        gates={name: run.panel.hard[name] for name in [*run.panel.names, *run.opinions]},
         flags={name: run.panel.soft[name] for name in run.panel.names},
         teacher=", ".join(name for name, _ in run.built.teachers.most_common()),
         usage={"input": usage.input, "cached_input": usage.cached_input, "output": usage.output},
-        cost=run.ledger.cost,
+        cost=run.cost,
         currency=run.currency,
-        agreement=run.agreement,
+        judge=run.judge,
         parts=run.built.parts,
         warning=OFFLINE_WARNING if run.offline else "",
         lacking=run.job.warnings,
@@ -134,7 +146,7 @@ def _report(run: Run, numbers: dict[str, float]) -> Report:
             "alignment pairs": run.naive,
             "instruction rows": built.rows,
             "dropped": numbers["dropped"],
-            f"cost, {run.currency}": round(run.ledger.cost, 4),
+            f"cost, {run.currency}": round(run.cost, 4),
         }
     )
     if run.offline:
@@ -147,26 +159,42 @@ def _report(run: Run, numbers: dict[str, float]) -> Report:
     gates: list[list[float | str | None]] = [
         [name, run.panel.hard[name], run.panel.soft[name]] for name in run.panel.names
     ]
+    gates += [[name, run.panel.hard[name], 0] for name in run.opinions]
     gates += [["unanswered", built.unanswered, 0]] if built.unanswered else []
     report.table("Quality gates", ["gate", "dropped", "flagged"], gates)
-    if run.agreement is not None:
-        found = run.agreement
-        report.table(
-            "Judge",
-            ["", "judge: good", "judge: bad"],
-            [
-                ["kept by the gates", found.kept_good, found.kept_bad],
-                ["dropped", found.dropped_good, found.dropped_bad],
-            ],
-        )
-        report.text(
-            f"agreement {_share(found.rate)}, kappa {_share(found.kappa)}, replies without verdict {found.unread}"
-        )
+    if run.judge is not None:
+        _judge_section(report, run.judge, run.currency)
     if built.parts:
         rows: list[list[float | str | None]] = [[part.data, part.rows, part.usable, part.taken] for part in built.parts]
         report.table("Mixture", ["part", "rows", "usable", "taken"], rows)
     report.table("Settings", ["setting", "value"], [[name, str(value)] for name, value in run.shown.items()])
     return report
+
+
+def _judge_section(report: Report, judge: Judge, currency: str) -> None:
+    found: Agreement = judge.agreement
+    rows: list[list[float | str | None]] = [
+        [
+            f"dropped by {gate}" if gate != KEPT else "passed the gates",
+            found.verdicts[gate, True],
+            found.verdicts[gate, False],
+        ]
+        for gate in found.gates
+    ]
+    report.table("Judge", ["", "judge: good", "judge: bad"], rows)
+    sight = "saw each image" if judge.attacher is not None else "read what the teacher was told, and saw no image"
+    report.text(
+        f"{judge.model} {sight}; agreement with the gates {_share(found.rate)}, kappa {_share(found.kappa)}, replies "
+        f"without a score {found.unread:,}, cost {judge.ledger.cost:.4f} {currency}"
+    )
+    values = sorted({score for scores in found.scores.values() for score in scores})
+    table: list[list[float | str | None]] = [
+        [kind, judge.thresholds.of(kind), round(found.mean_score(kind), 3), *(scores[value] for value in values)]
+        for kind, scores in found.scores.items()
+    ]
+    report.table(
+        "Judge's scores of what passed the gates", ["kind", "least", "mean", *(f"{value:g}" for value in values)], table
+    )
 
 
 def _share(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llava import extras, storage
 from llava.errors import UserError
-from llava.stages.expand_settings import checks_of, teacher_settings
+from llava.stages.expand_settings import checks_of, judge_of, teacher_settings
 from llava.stages.preflight import places
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
     """What is wrong; places and keys are looked at only where the stage runs on this machine."""
     from llava.expansion.gates.panel import Panel
     from llava.expansion.job import split_names
+    from llava.expansion.opinions.conduct import check_judge_recipe
     from llava.expansion.recipe.kinds import BUILT_IN_KINDS, load_expansion_recipe
     from llava.expansion.run import check
     from llava.suggestions import meant
@@ -34,6 +35,8 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
                     yield f"kinds: found {name!r}; {meant(name, known)}"
             if not split_names(settings.kinds):
                 yield f"kinds: empty; expected some of {', '.join(known)}"
+            taught = [name for name in split_names(settings.kinds) if name not in BUILT_IN_KINDS]
+            check_judge_recipe(loaded, judge_of(settings), taught)
             Panel(loaded, (), blocked=frozenset(), off=set(split_names(settings.gates_off)))
         if here or not settings.prices:
             check(teacher, checks_of(settings))
@@ -52,7 +55,8 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
 
 def _here(settings: Settings) -> Iterator[str]:
     hosted = settings.teacher == "openai"
-    needed = ["rensa", "py3langid", "tokenizers", *(["openai", "httpx2"] if hosted else [])]
+    asks = hosted or judge_of(settings).asked
+    needed = ["rensa", "py3langid", "tokenizers", *(["openai", "httpx2"] if asks else [])]
     if found := extras.fault("expand", "expansion", needed):
         yield found
     elif hosted and settings.teacher_model:
@@ -60,6 +64,16 @@ def _here(settings: Settings) -> Iterator[str]:
             teacher_settings(settings).open()
         except UserError as error:
             yield str(error)
+    judge = judge_of(settings)
+    if judge.asked and judge.images and not settings.images_uri:
+        yield "images_uri: empty; judge_images shows the images themselves to the judge"
+    if judge.asked and judge.model and not found:
+        from llava.expansion.opinions.conduct import judging_settings
+
+        try:
+            judging_settings(judge, teacher_settings(settings)).open()
+        except UserError as error:
+            yield f"judge: {error}"
     annotations = places.parts(settings.annotations_uri)
     if not annotations:
         yield "annotations_uri: empty; expected a folder of COCO annotations, or image-caption lists (JSON, CSV, ...)"

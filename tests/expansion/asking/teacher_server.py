@@ -70,6 +70,8 @@ class Server:
 
     async def reply(self, head: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
         context = body["messages"][-1]["content"]
+        if isinstance(context, list):  # an image and text: to this server an image is its address or bytes
+            context = "\n".join(part.get("text") or part["image_url"]["url"] for part in context)
         # A repair is the same request with a note behind it; to the server it is another ask for the same thing.
         key = hashlib.sha256((str(len(body["messages"])) + context.split("\n\n(Write")[0]).encode()).hexdigest()[:16]
         self.asked[key] += 1
@@ -145,8 +147,8 @@ class Server:
             return HOSTILE
         if active == "refusal":
             return "Question:\nWhat is it?\n===\nAnswer:\nI'm sorry, but I can't assist with that."
-        if "Verdict" in body["messages"][0]["content"]:
-            return f"It fits what is known.\nVerdict: {'bad' if int(key, 16) % 5 == 0 else 'good'}"
+        if "Score: 4" in body["messages"][0]["content"]:
+            return f"It fits what is known.\nScore: {1 + int(key, 16) % 5}"
         if not any("===" in message["content"] for message in body["messages"][:-1]):
             return f"A quiet scene number {int(key, 16) % 100000} in which a few plain things can be seen."
         calm = "yes" if int(key, 16) % 2 else "no"
