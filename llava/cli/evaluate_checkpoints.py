@@ -69,7 +69,7 @@ def _chosen(wanted: str, there: Sequence[int], uri: str) -> list[int]:
     known = {str(step): step for step in there}
     unknown = [name for name in names if name not in known]
     if not there:
-        raise SettingsError(f"checkpoints: {uri}: none there; expected a folder of step-... that a training stage wrote")
+        raise SettingsError(f"checkpoints: {uri}: none there; expected the folder that a training stage wrote")
     if unknown:
         raise SettingsError(f"steps: {uri}: no checkpoint of step {', '.join(unknown)}; there are: {', '.join(known)}")
     return sorted({known[name] for name in names}) if names else list(there)
