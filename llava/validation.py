@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,6 +44,22 @@ def validate(model: type[M], data: Any, source: str) -> M:
             else:
                 lines.append(f"{source}: {field}: found {fault['input']!r}; {fault['msg']}")
         raise SettingsError("\n".join(lines)) from error
+
+
+def as_text(value: Any) -> str:
+    """A value for a parameter that takes text: text as it is, anything with structure as the JSON it stands for.
+
+    Raises:
+        ValueError: it holds what JSON has no form for (NaN, a date inside a mapping).
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping | list | tuple | bool):
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"text, or a mapping or list that JSON can hold ({error})") from None
+    return str(value)
 
 
 def _known_fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
@@ -30,6 +31,16 @@ def install(wheel: Path, extras: str, folder: Path) -> Path:
     more = ["--torch-backend", backend] if backend else []
     constraints = str(PROJECT / "constraints.txt")
     _uv("pip", "install", "--quiet", "--python", str(folder / "bin/python"), *more, "-c", constraints, wanted)
+    return folder / "bin"
+
+
+def install_alone(wheel: Path, folder: Path) -> Path:
+    """As `install`, but what the wheel depends on is this environment's own: nothing of the project's but the wheel."""
+    _uv("venv", "--quiet", "--python", sys.executable, str(folder))
+    _uv("pip", "install", "--quiet", "--no-deps", "--python", str(folder / "bin/python"), str(wheel))
+    [site] = folder.glob("lib/python*/site-packages")
+    # Read after `site` itself; .pth files in there, such as an editable install's, are not followed.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
 

@@ -76,6 +76,11 @@ def test_a_wrong_call_is_found_at_once(tmp_path: Path) -> None:
         llava.run_stage("export", modell="m", out=str(tmp_path))
     with pytest.raises(SettingsError, match="nowhere to write"):
         llava.run_stage("export", model="m")
+    # A mapping is what a JSON setting means: it is read as one.
+    with pytest.raises(SettingsError, match="did you mean max_steps"):
+        llava.run_stage("pretrain", data="rows.json", overrides={"pretrain.max_step": 1}, out=str(tmp_path))
+    with pytest.raises(SettingsError, match="overrides: found .*JSON"):
+        llava.run_stage("pretrain", data="rows.json", overrides={"pretrain.max_steps": {1, 2}}, out=str(tmp_path))
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

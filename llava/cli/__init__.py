@@ -28,6 +28,7 @@ SUMMARIES = {
     "export": "Vision tower and projector as ONNX, checked against torch",
     "compare": "Finished evaluations side by side: paired differences, wins and losses",
     "init": "Write a commented run.yaml for your own pictures",
+    "pipeline": "All stages in one go, on this machine or on Kubeflow: what pipeline.py does",
     "data": "Check a dataset, convert its rows, pack images into tar shards",
     "plan": "Memory, pack size, steps, hours and cost of a recipe on given GPUs",
     "gguf": "A language model's GGUF file as a model directory, dequantised",

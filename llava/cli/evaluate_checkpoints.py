@@ -68,9 +68,10 @@ def _chosen(wanted: str, there: Sequence[int], uri: str) -> list[int]:
     names = [part.strip() for part in wanted.split(",") if part.strip()]
     known = {str(step): step for step in there}
     unknown = [name for name in names if name not in known]
-    if unknown or not there:
-        listed = ", ".join(known) or "none"
-        raise SettingsError(f"steps: {uri}: no checkpoint of step {', '.join(unknown) or 'any'}; there are: {listed}")
+    if not there:
+        raise SettingsError(f"checkpoints: {uri}: none there; expected the folder that a training stage wrote")
+    if unknown:
+        raise SettingsError(f"steps: {uri}: no checkpoint of step {', '.join(unknown)}; there are: {', '.join(known)}")
     return sorted({known[name] for name in names}) if names else list(there)
 
 

@@ -42,7 +42,7 @@ def init(
     out: Annotated[Path, typer.Option(help="File to write")] = Path("run.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there")] = False,
 ) -> None:
-    """Write the file that `python pipeline.py run --params` takes, with what each line means."""
+    """Write the file that `llava pipeline run --params` takes, with what each line means."""
     if bool(annotations) == bool(rows):
         raise SettingsError("give one of --annotations (captions of your pictures) and --rows (rows you have already)")
     if pretrain_rows and not rows:
@@ -74,7 +74,7 @@ def init(
     )
     storage.write_text(str(out), text)
     package = " --package from-pretrain" if rows else ""
-    typer.echo(f"{out} written; look at it, then\n  python pipeline.py run{package} --params {out} --root runs/mine")
+    typer.echo(f"{out} written; look at it, then\n  llava pipeline run{package} --params {out} --root runs/mine")
 
 
 def run_file(
@@ -144,8 +144,8 @@ def run_file(
             )
         )
     lines = [
-        "# Parameters of a run, for `python pipeline.py run --params` here and `submit --params` on Kubeflow.",
-        "# Every other parameter keeps its default; `python pipeline.py parameters` shows them all.",
+        "# Parameters of a run, for `llava pipeline run --params` here and `submit --params` on Kubeflow.",
+        "# Every other parameter keeps its default; `llava pipeline parameters` shows them all.",
     ]
     for comment, values in blocks:
         lines += ["", *textwrap.wrap(comment, 100, initial_indent="# ", subsequent_indent="# ")]

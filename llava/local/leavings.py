@@ -96,7 +96,10 @@ def table(summary: dict[str, Any], root: Path) -> str:
     lines += [f"{name:<12}{place}" for name, place in shown.items()]
     lines += [f"{name:<12}{uri}" for name, uri in summary["paths"].items() if name in LINKED and name not in shown]
     lines += [f"{'report':<12}{root / 'report.html'}", f"{'summary':<12}{root / 'summary.json'}"]
-    lines.append(f"{'run':<12}{summary['run']}  (`pipeline.py rerun --local --root {root} --run ...`)")
+    if "model" in summary["paths"]:
+        model = shown.get("model", summary["paths"]["model"])
+        lines.append(f"{'ask it':<12}llava chat --model {model} --image PICTURE")
+    lines.append(f"{'again':<12}llava pipeline rerun --local --root {root} --run {summary['run']} --from STAGE")
     return "\n".join(lines)
 
 

@@ -132,7 +132,7 @@ def make_app(build: opt.Build, make_world: MakeWorld | None = None) -> typer.Typ
         from llava.local.leavings import listed, runs_below
 
         found = list(islice(runs_below(root), limit))
-        typer.echo(listed(found) if found else f"no finished run below {root}; `python pipeline.py run` makes one")
+        typer.echo(listed(found) if found else f"no finished run below {root}; `llava pipeline run` makes one")
 
     add_remote_commands(app, build)
     add_schedule(app, build)

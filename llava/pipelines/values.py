@@ -1,12 +1,11 @@
 """A run's parameters in the types its package declares: what every way to start a run (run, submit, rerun, ...) uses.
 
 From a command line all is text; from a YAML or JSON file a value may be what it means: a mapping for a parameter that
-takes JSON as text (`finetune_overrides`, `train_job`) is written as that JSON here, and nowhere else.
+takes JSON as text (`finetune_overrides`, `train_job`) is written as that JSON (`llava.validation.as_text`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 
 from llava.errors import SettingsError
 from llava.suggestions import meant
+from llava.validation import as_text
 
 _LIST = "`python pipeline.py parameters`"
 
@@ -67,22 +67,6 @@ def as_parameter(value: Any, kind: str) -> Any:
     if not isinstance(value, expected_type):
         raise ValueError(expected)
     return value
-
-
-def as_text(value: Any) -> str:
-    """A value for a parameter that takes text: text as it is, anything with structure as the JSON it stands for.
-
-    Raises:
-        ValueError: it holds what JSON has no form for (NaN, a date inside a mapping).
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping | list | tuple | bool):
-        try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"text, or a mapping or list that JSON can hold ({error})") from None
-    return str(value)
 
 
 def _number(value: Any, kind: str) -> int | float:

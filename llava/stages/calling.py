@@ -11,7 +11,7 @@ from llava.errors import SettingsError
 from llava.stages.finite import finite_metrics
 from llava.stages.preflight.check import require_sound
 from llava.stages.stage import Stage, output_form
-from llava.validation import validate
+from llava.validation import as_text, validate
 
 SUFFIX = {"folder": "", "file": ".json", "html": ".html", "metrics": ".json"}
 """Form of an output -> how the name of its file below `out` ends."""
@@ -47,7 +47,7 @@ def call(stage: Stage, values: Mapping[str, Any]) -> Called:
     unknown = sorted(set(given) - {"out"} - {name for model in models for name in model.model_fields})
     if unknown:
         raise SettingsError(f"{who}: {', '.join(unknown)}: no such setting, input or output; `{who} --help` names them")
-    settings = validate(stage.settings, {k: v for k, v in given.items() if k in stage.settings.model_fields}, who)
+    settings = validate(stage.settings, _settings(stage, given, who), who)
     inputs = validate(stage.inputs, {k: v for k, v in given.items() if k in stage.inputs.model_fields}, who)
     places = {}
     for name, info in stage.outputs.model_fields.items():
@@ -64,3 +64,17 @@ def call(stage: Stage, values: Mapping[str, Any]) -> Called:
         if output_form(info) == "metrics":
             storage.write_json(places[name], metrics)
     return Called(metrics, places)
+
+
+def _settings(stage: Stage, given: Mapping[str, Any], who: str) -> dict[str, Any]:
+    """The settings among the values; a mapping or list for one that takes text is the JSON it stands for."""
+    found = {}
+    for name, value in given.items():
+        info = stage.settings.model_fields.get(name)
+        if info is None:
+            continue
+        try:
+            found[name] = as_text(value) if info.annotation is str and isinstance(value, dict | list) else value
+        except ValueError as error:
+            raise SettingsError(f"{who}: {name}: found {value!r}; expected {error}") from None
+    return found

@@ -39,7 +39,7 @@ def call(*arguments: str) -> int:
 def test_captions_make_a_full_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--images", "photos", "--annotations", "captions.csv", "--steps", "40") == 0
     shown = capsys.readouterr().out
-    assert "python pipeline.py run --params run.yaml" in shown
+    assert "llava pipeline run --params run.yaml" in shown
     values = require_sound_run("full", read_parameters("run.yaml", None), here=True)
     assert json.loads(values["finetune_overrides"])["finetune.max_steps"] == 40
     assert values["train_accelerators"] == "0"

@@ -84,5 +84,5 @@ def test_runs_are_listed_newest_first(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_folder_without_runs_says_what_makes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(pipeline.build, ["list", "--root", str(tmp_path)]) == 0
-    assert "pipeline.py run" in capsys.readouterr().out
+    assert "llava pipeline run" in capsys.readouterr().out
     assert main(pipeline.build, ["list", "--root", str(tmp_path / "gone")]) == 2

@@ -98,7 +98,7 @@ def test_trained_for_20_steps_a_stage_and_answered_by_stock_code(
     from llava.model.generation import GenerationRequest, generate
     from llava.model.saving import load_model
 
-    shared: dict[str, Any] = {"max_steps": 20, "global_batch_size": 2, "micro_batch_size": 2, "save_every_steps": 20}
+    shared: dict[str, Any] = {"max_steps": 20, "global_batch_size": 1, "micro_batch_size": 1, "save_every_steps": 20}
     changed = {f"{stage}.{name}": value for stage in ("pretrain", "finetune") for name, value in shared.items()}
     # Its tokenizer's own conversation ends a turn as ChatML does.
     changed |= {"finetune.template": "tokenizer", "finetune.learning_rate": 1e-4, "finetune.max_length": 512}

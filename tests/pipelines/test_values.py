@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from llava.config import load_recipe
 from llava.multinode.train_on_nodes import read_node_settings
 from llava.pipelines.options import read_parameters
-from llava.pipelines.values import as_parameter, as_text
+from llava.pipelines.values import as_parameter
+from llava.validation import as_text
 
 
 def test_a_file_may_say_mappings_and_lists_as_they_are(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def what_lacks(corpus: Corpus, taught: Sequence[KindRecipe], names: Sequence[str
     told = [kind.name for kind in taught if kind.context.boxes and kind.name not in idle]
     if told and not with_boxes:
         warnings.append(
-            f"the annotations have no boxes, which {', '.join(told)} should be told, and without which no gate "
-            "checks objects, counts and sides; COCO's are in instances_*.json beside captions_*.json"
+            f"the annotations have no boxes: {', '.join(told)} are written from captions alone, and no gate checks "
+            "objects, counts and sides (COCO's boxes are in instances_*.json beside captions_*.json)"
         )
     if not with_captions:
         warnings.append("the annotations have no captions, so that pretrain_data is empty")
