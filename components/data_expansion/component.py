@@ -60,6 +60,8 @@ def expand(
     judge_model: str = "",
     judge_endpoint: str = "",
     judge_max_cost: float = 0.0,
+    clip_model: str = "",
+    clip_threshold: str = "",
     preview_rows: int = 12,
     max_bad_rows: float = 0.01,
     max_dropped: float = 0.5,
@@ -113,6 +115,8 @@ def expand(
         judge_model: Judge's model; empty: the teacher's
         judge_endpoint: Judge's OpenAI-compatible endpoint; empty: the teacher's
         judge_max_cost: Budget of the judge alone; 0: what the teacher leaves of max_cost
+        clip_model: CLIP or SigLIP (folder, URI or hub id) that scores rows against their images; empty: none
+        clip_threshold: Lowest CLIPScore (0 to 2.5) of a row that stays: a number, or kind=number; empty: drops none
         preview_rows: Rows per kind and gate in the report
         max_bad_rows: Largest share of broken annotation rows
         max_dropped: Largest share of replies dropped or missing

@@ -23,6 +23,7 @@ from llava.expansion.gates.form_check import form_check, gate_check
 from llava.expansion.job import Job
 from llava.expansion.opinions.conduct import ask_judge, check_judge, open_judge
 from llava.expansion.opinions.judge import Judge, JudgeSettings
+from llava.expansion.opinions.similarity import Similarity, SimilaritySettings
 from llava.expansion.rows.assembly import Opined, Result, assemble
 from llava.expansion.rows.building import Built, RowOptions, build_rows, write_naive
 from llava.expansion.rows.sampling import Sampler
@@ -48,6 +49,7 @@ class Checks:
     Attributes:
         gates_off: names of the gates left out.
         judge: who gives a second opinion, and on what.
+        similarity: which model scores rows against their images.
         preview_rows: rows per kind and gate in the report.
         max_dropped: largest share of replies dropped or missing.
         allow_partial: build rows from what was answered when the budget is used up.
@@ -56,6 +58,7 @@ class Checks:
 
     gates_off: frozenset[str] = frozenset()
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    similarity: SimilaritySettings = field(default_factory=SimilaritySettings)
     preview_rows: int = 12
     max_dropped: float = 0.5
     allow_partial: bool = False
@@ -121,13 +124,21 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
     with ExitStack() as opened:
         ledger = Ledger(places.ledger, f"expand to {places.instruct}", telemetry.note)
         opened.callback(ledger.close)
-        judge, opinions = None, list[Opined]()
+        judge, similarity, opinions = None, None, list[Opined]()
+        if checks.similarity.model:
+            thresholds = checks.similarity.read(kind.name for kind in job.taught)
+            similarity = Similarity(checks.similarity.model, f"{places.ledger}.similarity", thresholds)
         if checks.judge.asked:
             judge = open_judge(job, checks.judge, expansion.teacher, f"{places.ledger}.judge", telemetry, opened)
         total = _ask(expansion, ledger, telemetry)
+        if similarity is not None:
+            _compare(expansion, ledger, similarity, telemetry)
+            opinions.append(similarity)
         if judge is not None and checks.judge.rows == "all":
-            _judge_all(expansion, ledger, judge, telemetry)
+            _judge_all(expansion, ledger, judge, opinions, telemetry)
             opinions.append(judge)
+        if similarity is not None:
+            similarity.reset()
         sampler = Sampler(max(checks.preview_rows, checks.judge.sample))
         panel = _panel(expansion)
         built = build_rows(
@@ -145,7 +156,7 @@ def expand(expansion: Expansion, telemetry: Telemetry) -> Expanded:
         if judge is not None and checks.judge.rows == "sample":
             _judge_sample(expansion, ledger, judge, sampler, telemetry)
         run = Run(
-            job, ledger, panel, sampler, built, judge, tuple(opined.name for opined in opinions), naive,
+            job, ledger, panel, sampler, built, judge, similarity, tuple(opined.name for opined in opinions), naive,
             expansion.teacher.currency, expansion.shown,
         )  # fmt: skip
         numbers = publish(run, pretrain_uri=places.pretrain, instruct_uri=places.instruct, report_uri=places.report)
@@ -265,13 +276,26 @@ def _refuse_many_drops(checks: Checks, built: Built, panel: Panel, total: int) -
         )
 
 
-def _judge_all(expansion: Expansion, ledger: Ledger, judge: Judge, telemetry: Telemetry) -> None:
-    """Ask about every row that passed the gates, and about some that did not: whether the gates drop what is good."""
+def _compare(expansion: Expansion, ledger: Ledger, similarity: Similarity, telemetry: Telemetry) -> None:
+    """Score what has no score yet."""
+    images_uri = str(expansion.shown["images_uri"])
+    if not images_uri:
+        raise SettingsError("images_uri: empty; clip_model compares rows with their images")
+    began = similarity.fill(
+        _results(expansion, ledger), images_uri, lambda done: telemetry.progress("rows scored", done, None)
+    )
+    telemetry.note(f"{began:,} rows scored by {similarity.model}; the others had a score")
+
+
+def _judge_all(
+    expansion: Expansion, ledger: Ledger, judge: Judge, before: Sequence[Opined], telemetry: Telemetry
+) -> None:
+    """Ask about every row that passed the gates and `before`; and about some that did not, in case they are good."""
     checks = expansion.checks
     sampler = Sampler(checks.judge.sample)
 
     def asked_about() -> Iterator[Result]:
-        for result in _results(expansion, ledger):
+        for result in _results(expansion, ledger, before):
             if result.row is not None:
                 yield result
             elif result.entry is not None:

@@ -114,6 +114,13 @@ class Settings(StageSettings):
     judge_max_cost: float = Field(
         0.0, ge=0, description="Budget of the judge alone; 0: what the teacher leaves of max_cost"
     )
+    clip_model: str = Field(
+        "", description="CLIP or SigLIP (folder, URI or hub id) that scores rows against their images; empty: none"
+    )
+    clip_threshold: str = Field(
+        "",
+        description="Lowest CLIPScore (0 to 2.5) of a row that stays: a number, or kind=number; empty: drops none",
+    )
     preview_rows: int = Field(12, ge=0, description="Rows per kind and gate in the report")
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="Largest share of broken annotation rows")
     max_dropped: float = Field(0.5, ge=0, le=1, description="Largest share of replies dropped or missing")
@@ -216,11 +223,13 @@ def judge_of(settings: Settings) -> JudgeSettings:
 def checks_of(settings: Settings) -> Checks:
     """The part of the settings that is about what is looked at, and how much may be wrong."""
     from llava.expansion.job import split_names
+    from llava.expansion.opinions.similarity import SimilaritySettings
     from llava.expansion.run import Checks
 
     return Checks(
         gates_off=frozenset(split_names(settings.gates_off)),
         judge=judge_of(settings),
+        similarity=SimilaritySettings(settings.clip_model, settings.clip_threshold),
         preview_rows=settings.preview_rows,
         max_dropped=settings.max_dropped,
         allow_partial=settings.allow_partial,

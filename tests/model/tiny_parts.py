@@ -67,7 +67,7 @@ def write_language_model(folder: Path, family: str, tokenizer_dir: Path, **more:
     return folder
 
 
-def write_siglip(folder: Path, *, whole: bool = True) -> Path:
+def write_siglip(folder: Path, *, whole: bool = True, vocab_size: int = 64) -> Path:
     """A random SigLIP as google/siglip2-*-384 ships: both halves, pooling head, image processor (bilinear, 0.5)."""
     import torch
     from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
@@ -75,7 +75,7 @@ def write_siglip(folder: Path, *, whole: bool = True) -> Path:
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
     config = SiglipConfig(
         vision_config={**sizes, "num_hidden_layers": 3, "image_size": SIDE, "patch_size": PATCH},
-        text_config={**sizes, "num_hidden_layers": 1, "vocab_size": 64, "max_position_embeddings": 16},
+        text_config={**sizes, "num_hidden_layers": 1, "vocab_size": vocab_size, "max_position_embeddings": 16},
     )
     with torch.random.fork_rng():
         torch.manual_seed(4)

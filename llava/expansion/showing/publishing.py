@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from llava import storage
@@ -13,6 +14,7 @@ from llava.expansion.gates import Panel
 from llava.expansion.job import Job
 from llava.expansion.opinions.agreement import KEPT, Agreement
 from llava.expansion.opinions.judge import Judge
+from llava.expansion.opinions.similarity import Similarity
 from llava.expansion.rows.building import Built
 from llava.expansion.rows.sampling import Sampler
 from llava.expansion.showing.card import dataset_card
@@ -32,6 +34,7 @@ class Run:
 
     Attributes:
         judge: with what it said, if one was asked.
+        similarity: with the scores of rows, if they were compared with their images.
         opinions: names of what was asked about every row that had passed the gates.
         naive: rows of `pretrain_data`.
         shown: its settings, already free of secrets.
@@ -43,6 +46,7 @@ class Run:
     sampler: Sampler
     built: Built
     judge: Judge | None
+    similarity: Similarity | None
     opinions: tuple[str, ...]
     naive: int
     currency: str
@@ -110,6 +114,9 @@ def _numbers(run: Run) -> dict[str, float]:
         numbers |= {"judged": found.judged, "judge_unscored": found.unread, "judge_cost": run.judge.ledger.cost}
         numbers |= {"judge_agreement": found.rate} if found.rate is not None else {}
         numbers |= {f"judge_score_{kind}": found.mean_score(kind) for kind in found.scores}
+    if run.similarity is not None:
+        numbers["similarity_unscored"] = run.similarity.unscored
+        numbers |= {f"clip_score_{kind}": fmean(scores) for kind, scores in run.similarity.seen.items()}
     return numbers
 
 
@@ -164,6 +171,8 @@ def _report(run: Run, numbers: dict[str, float]) -> Report:
     report.table("Quality gates", ["gate", "dropped", "flagged"], gates)
     if run.judge is not None:
         _judge_section(report, run.judge, run.currency)
+    if run.similarity is not None:
+        _similarity_section(report, run.similarity)
     if built.parts:
         rows: list[list[float | str | None]] = [[part.data, part.rows, part.usable, part.taken] for part in built.parts]
         report.table("Mixture", ["part", "rows", "usable", "taken"], rows)
@@ -195,6 +204,20 @@ def _judge_section(report: Report, judge: Judge, currency: str) -> None:
     report.table(
         "Judge's scores of what passed the gates", ["kind", "least", "mean", *(f"{value:g}" for value in values)], table
     )
+
+
+def _similarity_section(report: Report, similarity: Similarity) -> None:
+    for kind, scores in similarity.seen.items():
+        report.histogram(f"CLIPScore of {kind} rows that passed the gates", scores, "CLIPScore")
+    report.table(
+        "CLIPScore",
+        ["kind", "rows", "mean", "lowest", "least to stay"],
+        [
+            [kind, len(scores), round(fmean(scores), 3), round(min(scores), 3), similarity.thresholds.of(kind)]
+            for kind, scores in similarity.seen.items()
+        ],
+    )
+    report.text(f"{similarity.model}; dropped {similarity.dropped:,}, without a score {similarity.unscored:,}")
 
 
 def _share(value: float | None) -> str:

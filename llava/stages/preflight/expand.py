@@ -37,6 +37,7 @@ def faults(settings: Settings, inputs: Mapping[str, str], here: bool) -> Iterato
                 yield f"kinds: empty; expected some of {', '.join(known)}"
             taught = [name for name in split_names(settings.kinds) if name not in BUILT_IN_KINDS]
             check_judge_recipe(loaded, judge_of(settings), taught)
+            checks_of(settings).similarity.read(taught)
             Panel(loaded, (), blocked=frozenset(), off=set(split_names(settings.gates_off)))
         if here or not settings.prices:
             check(teacher, checks_of(settings))
@@ -74,6 +75,10 @@ def _here(settings: Settings) -> Iterator[str]:
             judging_settings(judge, teacher_settings(settings)).open()
         except UserError as error:
             yield f"judge: {error}"
+    if settings.clip_model:
+        yield from places.model("clip_model", settings.clip_model)
+        if not settings.images_uri:
+            yield "images_uri: empty; clip_model compares rows with their images"
     annotations = places.parts(settings.annotations_uri)
     if not annotations:
         yield "annotations_uri: empty; expected a folder of COCO annotations, or image-caption lists (JSON, CSV, ...)"
