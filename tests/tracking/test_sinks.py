@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,11 +152,17 @@ def test_wandb_offline_writes_a_run_that_sync_can_take(tmp_path: Path, monkeypat
     send(sink, [Point(3, 1.0, {"validation/loss": 0.25})])
     sink.close(True, {"train_seconds": 3.0})
     (file,) = (tmp_path / "wandb").glob(f"offline-run-*/run-{sink.identity}.wandb")
-    rows = [
-        {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
-        for record in wandb_records(file.read_bytes())
-        if record.WhichOneof("record_type") == "history"
-    ]
+
+    def history() -> list[dict[str, str]]:
+        return [
+            {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
+            for record in wandb_records(file.read_bytes())
+            if record.WhichOneof("record_type") == "history"
+        ]
+
+    deadline = time.monotonic() + 30
+    while len(rows := history()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)  # W&B's own process writes the file, on a busy machine later than it says
     assert [float(row["train/loss"]) for row in rows] == pytest.approx([1.0, 1 / 2, 1 / 3])
     assert [int(row["_step"]) for row in rows] == [1, 2, 3]
     assert float(rows[-1]["validation/loss"]) == 0.25
