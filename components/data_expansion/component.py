@@ -30,6 +30,7 @@ def expand(
     batch_form: str = "openai",
     batch_requests: int = 0,
     batch_enqueued_tokens: int = 0,
+    batch_canary: int = 50,
     batch_poll_s: float = 60.0,
     teacher_endpoint: str = "",
     teacher_model: str = "",
@@ -85,6 +86,7 @@ def expand(
         batch_form: Whose batch interface teacher_endpoint is
         batch_requests: Most requests in a batch job; 0: the provider's limit
         batch_enqueued_tokens: Most input tokens in unfinished batch jobs, as the account allows; 0: no limit
+        batch_canary: Requests of the first batch job, judged before more is sent; 0: all is sent at once
         batch_poll_s: Seconds between two looks at batch jobs
         teacher_endpoint: Base URL of the endpoint; empty: the client's default
         teacher_model: Model name as the endpoint knows it

@@ -213,17 +213,19 @@ def _ask(expansion: Expansion, ledger: Ledger, telemetry: Telemetry) -> int:
         telemetry.gauge("teacher_cost", ledger.cost)
         telemetry.gauge("teacher_replies", outcome.replies)
 
+    judged = gate_check(job.recipe, job.corpus.categories, off)
     if expansion.teacher.mode == "batch":
         outcome = ask_in_batches(
-            job.requests, expansion.teacher, ledger, unusable=unusable, note=telemetry.note, progress=progress
-        )
+            job.requests, expansion.teacher, ledger, unusable=unusable, judged=judged, note=telemetry.note,
+            progress=progress,
+        )  # fmt: skip
     else:
         outcome = ask_all(
             job.requests(),
             expansion.teacher,
             ledger,
             unusable=unusable,
-            judged=gate_check(job.recipe, job.corpus.categories, off),
+            judged=judged,
             progress=progress,
         )
     if outcome.stopped:

@@ -58,6 +58,9 @@ class Settings(StageSettings):
     batch_enqueued_tokens: int = Field(
         0, ge=0, description="Most input tokens in unfinished batch jobs, as the account allows; 0: no limit"
     )
+    batch_canary: int = Field(
+        50, ge=0, description="Requests of the first batch job, judged before more is sent; 0: all is sent at once"
+    )
     batch_poll_s: float = Field(60.0, gt=0, description="Seconds between two looks at batch jobs")
     teacher_endpoint: str = Field("", description="Base URL of the endpoint; empty: the client's default")
     teacher_model: str = Field("", description="Model name as the endpoint knows it")
@@ -188,7 +191,9 @@ def teacher_settings(settings: Settings) -> TeacherSettings:
         limits=Limits(settings.concurrency, settings.max_retries, settings.max_repairs, settings.max_unusable),
         mode=settings.mode,
         batch_form=settings.batch_form,
-        batch=BatchLimits(settings.batch_requests, 0, settings.batch_enqueued_tokens, settings.batch_poll_s),
+        batch=BatchLimits(
+            settings.batch_requests, 0, settings.batch_enqueued_tokens, settings.batch_poll_s, settings.batch_canary
+        ),
     )
 
 

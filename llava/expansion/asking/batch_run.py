@@ -1,5 +1,7 @@
 """Batch jobs without hands: submit, poll, collect, submit again what failed, resume after a kill.
 
+The first job is a small one: only when its replies are worth the money is the rest sent.
+
 A job is in the ledger, with its requests and the worst case of its cost, before it is sent; so money is never hidden,
 no request stands in two jobs, and a job whose creation was not recorded is found at the provider by our key.
 """
@@ -11,18 +13,21 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from llava.errors import DataError, SettingsError
 from llava.expansion.asking.batch_files import Importer, to_batch
 from llava.expansion.asking.budget import Budget
-from llava.expansion.asking.dispatch import Outcome
-from llava.expansion.asking.entries import BatchJob
+from llava.expansion.asking.canary import Canary, short
+from llava.expansion.asking.dispatch import Judged, Outcome
+from llava.expansion.asking.entries import BatchJob, Entry
 from llava.expansion.asking.ledger import Ledger
 from llava.expansion.asking.limits import Limits
 from llava.expansion.asking.prices import Price
 from llava.expansion.asking.settled import Unusable
 from llava.expansion.recipe.requests import Request
+from llava.expansion.teachers.base import Reply
 from llava.expansion.teachers.batch_interfaces import BatchInterface, Seen
 from llava.expansion.teachers.failures import TeacherFailure
 from llava.retrying import Pauses
@@ -38,12 +43,14 @@ class BatchLimits:
     Attributes:
         enqueued_tokens: most input tokens in unfinished jobs.
         poll_s: seconds between two looks at a job.
+        canary: requests of the first job, whose replies are judged before more is sent; 0: all is sent at once.
     """
 
     requests: int = 0
     bytes: int = 0
     enqueued_tokens: int = 0
     poll_s: float = 60.0
+    canary: int = 50
 
 
 class BatchRun:
@@ -51,23 +58,26 @@ class BatchRun:
 
     Args:
         requests: makes the iterator over every request anew.
+        judged: why no row would come of a usable reply; None: only `unusable` is looked at.
         note: told what people should know.
     """
 
     def __init__(
         self, interface: BatchInterface, ledger: Ledger, requests: Callable[[], Iterator[Request]], *,
         unusable: Unusable, price: Price, max_cost: float, limits: Limits, batch: BatchLimits,
-        note: Callable[[str], None], progress: Callable[[Outcome], None],
+        note: Callable[[str], None], progress: Callable[[Outcome], None], judged: Judged | None = None,
     ) -> None:  # fmt: skip
         self._api, self._ledger, self._requests = interface, ledger, requests
         self._unusable, self._price, self._limits, self._batch = unusable, price, limits, batch
         self._budget = Budget(price, max_cost, 0.0, batch=True)
-        self._note, self._progress = note, progress
+        self._note, self._progress, self._judged = note, progress, judged
+        self._young = batch.canary > 0 and len(ledger) < batch.canary  # nobody knows yet what this teacher writes
         self._pauses = Pauses(limits.first_pause, limits.longest_pause)
         self._importer = Importer(ledger, requests(), unusable, price, repairs=limits.repairs)
         self._tokens = {one.id: self._budget.input_tokens(one) for one in requests()} if batch.enqueued_tokens else {}
         self._wait = False  # the provider's queue is full: nothing is sent before a job has ended
         self._full = False  # a job has just failed for that reason
+        self._watched: set[str] = set()  # jobs that were under way in this run's time
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -118,7 +128,7 @@ class BatchRun:
         sent = 0
         waiting = to_batch(self._requests(), self._ledger, self._unusable)
         carried: Request | None = None
-        while not self._wait:
+        while not self._wait and not (self._young and self._open()):
             chunk, lines, carried, full = self._fill(waiting, carried)
             if not chunk:
                 if full == "budget" and not self._open():
@@ -139,6 +149,7 @@ class BatchRun:
     ) -> tuple[list[Request], list[bytes], Request | None, str]:
         """The requests of one job, their lines, the one that found no room, and which limit of all jobs was met."""
         most = min(self._batch.requests or self._api.most_requests, self._api.most_requests)
+        most = min(most, self._batch.canary) if self._young else most
         room = min(self._batch.bytes or self._api.most_bytes, self._api.most_bytes)
         queued = sum(self._tokens.get(one, 0.0) for one in self._ledger.batched())
         chunk: list[Request] = []
@@ -187,6 +198,7 @@ class BatchRun:
                 if not found:
                     continue
             self._record(replace(job, state="submitted", job=found))
+            self._watched.add(key)
             self._note(f"batch job {found}: {len(chunk):,} requests, at most {worst:.2f}")
             return 1
         return 0
@@ -195,6 +207,7 @@ class BatchRun:
         """True when the job has ended, and what it brought is in the ledger."""
         seen: Seen = self._patiently(lambda: self._api.look(job.job))
         if not seen.ended:
+            self._watched.add(job.key)
             return False
         found = self._importer.found
         good, bad = found.answered + found.known, found.unusable + found.dropped
@@ -215,9 +228,39 @@ class BatchRun:
         if bad > self._limits.max_unusable * (good + bad):
             self._stop(
                 f"{bad} of {good + bad} replies of batch job {job.job} cannot be used, more than max_unusable "
-                f"({self._limits.max_unusable:g})"
+                f"({self._limits.max_unusable:g}){self._looked_like(job)}"
             )
+        elif seen.cancelled and job.key in self._watched:
+            # Who cancelled it while we were looking wants an end, not the same requests in another job.
+            self._stop(f"batch job {job.job} was cancelled; the next run sends again what it had not answered")
+        elif why := self._verdict(job):
+            self._stop(f"batch job {job.job}: {why}")
+        self._young = self._young and not good + bad
         return True
+
+    def _verdict(self, job: BatchJob) -> str:
+        """What the canary says of the job's first replies, form and gates together."""
+        canary = Canary(self._limits.max_unusable)
+        for request, entry in self._first_replies(job, Canary.WINDOW):
+            reply = Reply(entry.text, entry.finish_reason, entry.model, entry.usage)
+            reason = self._unusable(request.kind, reply) or (self._judged(request, reply) if self._judged else "")
+            if why := canary.see(reason, entry.text):
+                return why
+        return ""
+
+    def _looked_like(self, job: BatchJob) -> str:
+        shown = [f"{entry.reason}: {short(entry.text)!r}" for _, entry in self._first_replies(job, 3) if entry.reason]
+        return f"; the first ones: {'; '.join(shown)}" if shown else ""
+
+    def _first_replies(self, job: BatchJob, most: int) -> Iterator[tuple[Request, Entry]]:
+        """The last word on the first so many requests of the job that were answered at all."""
+        asked = set(job.ids)
+        answered = (
+            (request, entries[-1])
+            for request in self._requests()
+            if request.id in asked and (entries := self._ledger.replies(request.id))
+        )
+        return islice(answered, most)
 
     def _read(self, file: str) -> None:
         self._importer.read(enumerate(self._api.fetch(file)))

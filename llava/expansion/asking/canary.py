@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-_WINDOW = 50
 _EXAMPLES = 3
 _SHOWN = 160
 
@@ -17,7 +16,9 @@ class Canary:
         window: replies in a window.
     """
 
-    def __init__(self, most: float, window: int = _WINDOW) -> None:
+    WINDOW = 50
+
+    def __init__(self, most: float, window: int = WINDOW) -> None:
         self._most = most
         self._window = window
         self._fates: deque[str] = deque(maxlen=window)
@@ -46,12 +47,13 @@ class Canary:
             f"{gate} {number}" for gate, number in Counter(fate for fate in self._fates if fate).most_common(3)
         )
         which = "the first" if self.seen == self._window else "the last"
-        shown = "; ".join(f"{why}: {_short(text)!r}" for why, text in self._examples)
+        shown = "; ".join(f"{why}: {short(text)!r}" for why, text in self._examples)
         return (
             f"{bad} of {which} {self._window} replies cannot be used ({gates}), more than max_unusable "
             f"({self._most:g}); the last ones: {shown}"
         )
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """The text as it fits into a message."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

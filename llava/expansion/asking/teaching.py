@@ -102,6 +102,7 @@ def ask_in_batches(
     unusable: Unusable,
     note: Callable[[str], None],
     progress: Callable[[Outcome], None],
+    judged: Judged | None = None,
 ) -> Outcome:
     """As `ask_all`, by jobs at the provider's batch interface.
 
@@ -120,6 +121,7 @@ def ask_in_batches(
         batch=settings.batch,
         note=note,
         progress=progress,
+        judged=judged,
     ).run()
 
 

@@ -35,11 +35,13 @@ class Seen:
         ended: nothing more will come; what was answered can be fetched, of a cancelled or expired job too.
         note: why it failed; empty otherwise.
         files: where its answers are.
+        cancelled: somebody ended it.
     """
 
     ended: bool
     note: str = ""
     files: tuple[str, ...] = ()
+    cancelled: bool = False
 
 
 class BatchInterface(Protocol):
@@ -158,7 +160,7 @@ class OpenAIBatches:
             errors = (said.get("errors") or {}).get("data") or [{}]
             note = f"{errors[0].get('code') or 'failed'}: {errors[0].get('message') or 'no reason given'}"
             return Seen(True, note, files)
-        return Seen(status in ("completed", "expired", "cancelled"), "", files)
+        return Seen(status in ("completed", "expired", "cancelled"), "", files, status == "cancelled")
 
     def fetch(self, file: str) -> Iterator[bytes]:
         return self._http.lines(f"/files/{file}/content")
@@ -204,7 +206,8 @@ class AnthropicBatches:
     def look(self, job: str) -> Seen:
         said = self._http.json("GET", f"/v1/messages/batches/{job}")
         ended = said.get("processing_status") == "ended"
-        return Seen(ended, "", (f"/v1/messages/batches/{job}/results",) if ended else ())
+        files = (f"/v1/messages/batches/{job}/results",) if ended else ()
+        return Seen(ended, "", files, ended and bool(said.get("cancel_initiated_at")))
 
     def fetch(self, file: str) -> Iterator[bytes]:
         return self._http.lines(file)
@@ -262,7 +265,7 @@ class GeminiBatches:
         files = (str(file),) if file else ()
         if said.get("error") or state == "FAILED":
             return Seen(True, str((said.get("error") or {}).get("message") or "failed"), files)
-        return Seen(state in ("SUCCEEDED", "CANCELLED", "EXPIRED"), "", files)
+        return Seen(state in ("SUCCEEDED", "CANCELLED", "EXPIRED"), "", files, state == "CANCELLED")
 
     def fetch(self, file: str) -> Iterator[bytes]:
         return self._http.lines(f"/download/v1beta/{file}:download?alt=media")
