@@ -175,6 +175,7 @@ LATER = sorted({block.page for block in COMMANDS} - set(FIRST))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", [*FIRST, *LATER])
 def test_a_pages_commands_run_as_they_are_typed(
     page: str, own: Path, shared: Path, tiny_world: TinyWorld, bucket: S3Server, tmp_path: Path

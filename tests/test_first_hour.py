@@ -18,6 +18,7 @@ HERE = "import pathlib, llava; print(pathlib.Path(llava.__file__).parent)"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute and a half of CPU; ten on a machine that has much else to do
 def test_a_wheel_and_thirty_photographs_make_an_answer(tmp_path: Path) -> None:
     programs = install_alone(build_wheel(tmp_path / "wheel"), tmp_path / "venv")
     folder = tmp_path / "empty"
