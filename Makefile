@@ -112,6 +112,14 @@ manifests/node_modules/.package-lock.json: manifests/package.json
 	npm install --prefix manifests --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# For the tests of exported folders: transformers.js, with its own onnxruntime.
+CONSUMER := tests/export/consumer
+.PHONY: consumers
+consumers: $(CONSUMER)/node_modules/.package-lock.json
+$(CONSUMER)/node_modules/.package-lock.json: $(CONSUMER)/package.json
+	npm install --prefix $(CONSUMER) --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .PHONY: check
 check: $(STAMP)
 	$(BIN)/ruff check .

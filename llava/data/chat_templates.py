@@ -28,7 +28,7 @@ FLATTEN = """\
 {%- endfor -%}
 {%- endfor -%}
 {%- set flat.text = flat.text | trim -%}
-{%- set flat.messages = flat.messages + [dict(role=message['role'], content=flat.text)] -%}
+{%- set flat.messages = flat.messages + [{'role': message['role'], 'content': flat.text}] -%}
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """

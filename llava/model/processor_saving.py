@@ -8,6 +8,7 @@ before and after.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ def save_processor(processor: ProcessorMixin, folder: Path) -> None:
     from transformers import AutoProcessor
 
     processor.save_pretrained(folder)
+    _write_template(processor, folder)
     served = AutoProcessor.from_pretrained(folder)
     for text, images in _probes(processor):
         trained_ids, trained_pixels = _inputs(processor, text, images)
@@ -46,6 +48,15 @@ def save_processor(processor: ProcessorMixin, folder: Path) -> None:
                 "model.vision_tower: its image processor, saved and reloaded, makes other pixels of the same image; "
                 "a model saved like this would be served other inputs than it was trained on"
             )
+
+
+def _write_template(processor: Any, folder: Path) -> None:
+    """The chat template in `tokenizer_config.json` as well: transformers.js, and readers older than
+    `chat_template.jinja`, look there and nowhere else."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["chat_template"] = processor.chat_template
+    path.write_text(f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
 
 
 def _probes(processor: Any) -> Iterator[tuple[str, list[Any]]]:

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -156,15 +156,17 @@ def _drop(folder: Path, precision: str) -> None:
         file.unlink()
 
 
-def _beside(model: Path, processor: object, root: Path) -> None:
+def _beside(model: Path, processor: Any, root: Path) -> None:
     """Configuration, tokenizer and preprocessor, so that the folder is all a consumer needs for images."""
     if model.is_dir():
         for name in ("config.json", "generation_config.json"):
             if (model / name).exists():
                 (root / name).write_bytes((model / name).read_bytes())
-    processor.save_pretrained(root)  # type: ignore[attr-defined]
-    # transformers.js and onnxruntime-genai read the image settings from a file of their own.
-    processor.image_processor.save_pretrained(root)  # type: ignore[attr-defined]
+    from llava.export.for_others import write_for_others
+    from llava.model.processor_saving import save_processor
+
+    save_processor(processor, root)
+    write_for_others(processor, root)
 
 
 def _metrics(measured: dict[str, Parity], left_out: dict[str, str], eager: float) -> dict[str, float]:
