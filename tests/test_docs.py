@@ -24,7 +24,7 @@ from typer.main import get_command
 import pipeline
 from llava import cli
 from llava.pipelines.commands import make_app
-from tests.doc_blocks import NEEDS, PAGES, Block, blocks
+from tests.doc_blocks import NEEDS, PAGES, PROJECT, Block, blocks
 
 _OURS = re.compile(r"^(?:\S*/)?(?:llava|(?:python3? )?(?:\S*/)?pipeline\.py)(?= )")
 
@@ -77,6 +77,8 @@ def test_a_block_is_what_it_says(block: Block) -> None:
         assert len({len(row) for row in rows}) == 1 and len(rows) > 1
     elif block.language == "python":
         ast.parse(block.text)
+    elif block.language == "js":
+        assert block.text == (PROJECT / "tests/export/consumer/padding.mjs").read_text()  # which a test runs
     else:
         assert block.language in ("sh", "text"), f"{block}: a language that no test runs; `text` is never run"
 
