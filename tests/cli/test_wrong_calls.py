@@ -87,7 +87,7 @@ PIPELINE: list[tuple[str, list[str]]] = [
     ("run", ["expand_annotations_uri: missing", "evaluate_questions_uri: missing"]),
     ("run -p recipe", ["'recipe'", "NAME=VALUE"]),
     (f"run {NEEDED} -p recepie=tiny", ["recepie: no such parameter", "did you mean recipe?"]),
-    (f"run {NEEDED} -p max_cost=3", ["did you mean expand_max_cost?"]),
+    (f"run {NEEDED} -p max_cost=3", ["did you mean expand_max_cost"]),
     (f"run {NEEDED} -p wholly_else=3", ["`python pipeline.py parameters` shows all"]),
     (f"run {NEEDED} -p expand_limit=few", ["expand_limit: found 'few'", "a whole number"]),
     (f"run {NEEDED} -p evaluate_blank_baseline=perhaps", ["evaluate_blank_baseline", "true or false"]),

@@ -62,7 +62,7 @@ def test_the_whole_and_then_each_stage_alone(
         """A command of `pipeline.py`: the run's id from what it printed, and its outputs from its record."""
         make_app(pipeline.build)([*arguments, "--root", root, "--work", str(tmp_path / "work")], standalone_mode=False)
         said = capsys.readouterr().out.splitlines()
-        (run,) = [line.split()[1] for line in said if line.startswith("run ")]
+        (run,) = [line.partition("--run ")[2].split()[0] for line in said if line.startswith("again ")]
         outputs = storage.read_json(f"{root}/{run}/run.json")["outputs"]
         return run, {name: output["uri"] for name, output in outputs.items()}
 
